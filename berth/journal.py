@@ -205,7 +205,8 @@ def _opened(path: Path, parts: int) -> int:
 class Names:
     """The indexes of records are those of the plan, and of the keys."""
 
-    def __init__(self, plan: Plan, keys: Sequence[str] = ("anonymous",)) -> None:
+    def __init__(self, plan: Plan, keys: Sequence[str]) -> None:
+        """`keys`: `Keys.names()`; () for a reader that shows none."""
         self.models = tuple(route.name for route in plan.routes)
         self._replicas = tuple(replica.name for replica in plan.replicas)
         self._keys = keys

@@ -13,12 +13,12 @@ as long as the appliance.
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from berth.plan import Plan
+from berth.plan import ApiKey, Plan
 
 # Of a client. Rates are counted in seconds of the rate (berth.router.balancing.rates): USED is a sum over the rows, of
 # LOST the largest counts.
@@ -115,6 +115,12 @@ def rows(path: Path, shape: Shape) -> "list[memoryview[float]]":
         os.close(descriptor)
     starts = range(0, size, shape.row_bytes)
     return [mapped[start : start + shape.width * 8].cast("d") for start in starts]
+
+
+def charged(all_rows: "Sequence[memoryview[float]]", keys: Iterable[ApiKey]) -> dict[int, float]:
+    """What counts for the budgets of the keys that have one, by slot, since the start of Berth."""
+    slots = [key.slot for key in keys if key.budgets]
+    return {slot: sum(row[slot * KEY_WIDTH + CHARGED] for row in all_rows) for slot in slots}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

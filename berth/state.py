@@ -16,7 +16,7 @@ from berth.plan import Discovered
 STATE_VERSION = 1
 FULL_BYTES = 256 << 10  # a run directory with less free space than this counts as full
 _REPLICA_BYTES = 32 << 10  # a dozen lines of 500 characters, and the reason
-_OTHER_BYTES = 4096  # the fields of the State itself, and the GPUs
+_OTHER_BYTES = 16 << 10  # the fields of the State itself, and the GPUs
 
 
 class ReplicaStatus(StrEnum):
@@ -158,6 +158,26 @@ class GpuState:
     memory_used_bytes: int
     memory_total_bytes: int
     utilization_percent: int | None = None
+    power_watts: float | None = None  # None, here and below: it does not say
+    temperature_celsius: int | None = None
+    slowed: str = ""  # why its clocks are held down: "heat", or "power" from its supply; "": they are not
+    slowed_since: float = 0.0  # Unix seconds
+    ecc_errors: int = 0  # in its memory, uncorrected: since its driver was loaded
+    xid: int = 0  # the last error that is none of a program's own; 0: none since control started
+    xid_at: float = 0.0  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostState:
+    """What control sees of the host besides engines. None: unknown."""
+
+    data_dir_free_bytes: int | None = None
+    data_dir_total_bytes: int | None = None
+    memory_left_bytes: int | None = None  # up to the limit of the container
+    memory_limit_bytes: int | None = None  # None: there is no limit
+    tls_ends: float | None = None  # Unix seconds: of the certificate that the router serves with
+    tls_problem: str = ""  # why clients reject it
+    keys_problem: str = ""  # why the last change of the API keys' file has no effect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +201,9 @@ class State:
     control_pid: int
     replicas: tuple[ReplicaState, ...]
     gpus: tuple[GpuState, ...] = ()
+    gpus_gone: Mapping[int, str] = field(default_factory=dict)  # those of the plan that do not answer, and why
+    gpu_memory: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # what engines were seen to take, by GPU
+    host: HostState = field(default_factory=HostState)
     pins: tuple[str, ...] = ()  # models that are neither unloaded nor put to sleep
     changes: tuple[ModelChanges, ...] = ()
     adapters: tuple[AddedAdapter, ...] = ()

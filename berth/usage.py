@@ -20,7 +20,7 @@ import msgspec
 from berth import key_counters, reserved_file
 from berth.errors import ControlError
 from berth.key_counters import USE_FIELDS, Shape, Use
-from berth.plan import Keys, Plan, read_keys
+from berth.plan import ApiKey, Keys, Plan, read_keys
 from berth.plan.keys import ANONYMOUS
 
 USAGE_VERSION: Final = 1
@@ -91,6 +91,19 @@ def day_of(moment: float) -> str:
 def boot_of(plan: Plan) -> str:
     """Of this start of this appliance: two appliances may share a data directory."""
     return f"{plan.created:x}-{zlib.crc32(plan.paths.run_dir.encode()):08x}"
+
+
+def spent(plan: Plan) -> tuple[Sequence[ApiKey], dict[int, float]]:
+    """The clients' keys, and what counts for the budgets of those that have one, by slot. Nothing where the files of
+    the run directory cannot be read: they are another user's.
+    """
+    if not plan.paths.key_counters.exists():  # it would be made
+        return (), {}
+    try:
+        keys = read_keys(plan.paths.run_dir).api_keys
+        return keys, key_counters.charged(key_counters.rows(plan.paths.key_counters, Shape.of(plan)), keys)
+    except (OSError, ControlError):
+        return (), {}
 
 
 def lines(file: Path) -> list[Line]:

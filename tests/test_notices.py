@@ -1,6 +1,7 @@
 """What needs attention, and what does not."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from berth.capture import Capture
 from berth.journal import Tally
 from berth.notices import Kind, notices, of_requests
-from berth.plan import OpenTo, Plan
-from berth.state import FULL_BYTES, ReplicaState, ReplicaStatus, State
+from berth.plan import ApiKey, Gpu, GpuInventory, OpenTo, Plan
+from berth.plan.replica import DriverState
+from berth.state import FULL_BYTES, GpuState, HostState, ReplicaState, ReplicaStatus, State
 from tests.fakes.router import make_plan, replica, replica_state
 
 S = ReplicaStatus
@@ -130,3 +132,163 @@ def test_a_capture_is_noticed_while_it_lasts() -> None:
     assert (notice.kind, notice.help) == (Kind.CAPTURE_ON, "berth capture off")
     assert notice.text == "requests are being captured (all key=ci max=200)"
     assert notices(PLAN, current, {}, now=NOW + 1) == []
+
+
+GIB = 2**30
+DAY_S = 86_400.0
+GPU = Gpu(
+    index=0,
+    uuid="GPU-0",
+    name="H200",
+    memory_total_bytes=140 * GIB,
+    memory_free_bytes=138 * GIB,
+    compute_capability="9.0",
+)
+ON_GPU = replace(
+    PLAN,
+    created=int(NOW),
+    inventory=GpuInventory(state=DriverState.OK, gpus=(GPU,)),
+    listen=replace(PLAN.listen, host="127.0.0.1"),
+)
+QUIET = GpuState(index=0, memory_used_bytes=2 * GIB, memory_total_bytes=140 * GIB, temperature_celsius=91)
+
+
+def gpus(**fields: Any) -> dict[str, Any]:
+    return {"gpus": (replace(QUIET, **fields),)}
+
+
+def host(**fields: Any) -> dict[str, Any]:
+    return {"host": HostState(**fields)}
+
+
+def seen(fields: dict[str, Any], keys: tuple[ApiKey, ...] = (), charged: float = 0.0, plan: Plan = ON_GPU) -> list[str]:
+    """What needs attention: its kind and the text. There is always something to do."""
+    replicas = (replica_state("chat-a", S.READY), replica_state("chat-b", S.READY))
+    found = State(sequence=1, published_at=NOW, control_pid=1, replicas=replicas, **fields)
+    noticed = notices(plan, found, {}, now=NOW, keys=keys, charged={key.slot: charged for key in keys})
+    assert all(one.help for one in noticed)
+    return [f"{one.kind}: {one.text}" for one in noticed]
+
+
+@pytest.mark.parametrize(
+    ("bad", "good", "expected"),
+    [
+        (
+            {"gpus_gone": {0: "GPU is lost"}},
+            gpus(),
+            "gpu_gone: GPU 0 does not answer: GPU is lost",
+        ),
+        (
+            gpus(xid=79, xid_at=NOW - 3599),
+            gpus(xid=79, xid_at=NOW - 3600),
+            "gpu_errors: GPU 0 reported the error Xid 79",
+        ),
+        (
+            gpus(ecc_errors=2),
+            gpus(),
+            "gpu_errors: GPU 0 has had 2 uncorrected errors of its memory since its driver was loaded",
+        ),
+        (
+            gpus(slowed="heat", slowed_since=NOW - 61),
+            gpus(slowed="heat", slowed_since=NOW - 60),
+            "gpu_slowed: GPU 0 is slowed down: it is too hot (91 °C)",
+        ),
+        (
+            gpus(slowed="power", slowed_since=NOW - 61),
+            gpus(),
+            "gpu_slowed: GPU 0 is slowed down: its supply has too little power",
+        ),
+        (
+            gpus(memory_used_bytes=4 * GIB),
+            gpus(memory_used_bytes=3 * GIB),
+            "gpu_memory_foreign: GPU 0: 4.0 GiB are in use by other programs, 2.0 GiB at the start",
+        ),
+        (
+            host(data_dir_free_bytes=9 * GIB, data_dir_total_bytes=100 * GIB),
+            host(data_dir_free_bytes=10 * GIB, data_dir_total_bytes=100 * GIB),
+            "disk_low: /data has 9.0 GiB free: models and usage may not be written",
+        ),
+        (
+            host(data_dir_free_bytes=19 * GIB, data_dir_total_bytes=1000 * GIB),
+            host(data_dir_free_bytes=20 * GIB, data_dir_total_bytes=1000 * GIB),
+            "disk_low: /data has 19.0 GiB free: models and usage may not be written",
+        ),
+        (
+            host(memory_left_bytes=4 * GIB, memory_limit_bytes=100 * GIB),
+            host(memory_left_bytes=5 * GIB, memory_limit_bytes=100 * GIB),
+            "memory_low: 4.0 GiB of the container's 100.0 GiB of memory are left: the kernel may end an engine",
+        ),
+        (
+            host(tls_ends=NOW + 5 * DAY_S),
+            host(tls_ends=NOW + 14 * DAY_S),
+            "tls_ends: the TLS certificate ends in 5 days, on 1970-01-06",
+        ),
+        (
+            host(tls_ends=NOW - 1),
+            host(),
+            "tls_ends: the TLS certificate has ended on 1970-01-01",
+        ),
+        (
+            host(tls_problem="certificate has expired"),
+            host(tls_ends=NOW + 90 * DAY_S),
+            "tls_ends: clients reject the TLS certificate: certificate has expired",
+        ),
+        (
+            host(keys_problem="line 2: no such field"),
+            host(),
+            "keys_unchanged: the last change of the API keys has no effect: line 2: no such field",
+        ),
+    ],
+)
+def test_of_the_host_and_its_gpus(bad: dict[str, Any], good: dict[str, Any], expected: str) -> None:
+    plan = replace(ON_GPU, paths=replace(ON_GPU.paths, data_dir="/data"))
+    assert seen(bad, plan=plan) == [expected]
+    assert seen(good, plan=plan) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "good", "charged", "expected"),
+    [
+        (
+            ApiKey(name="ci", slot=1, tokens_per_day=100),
+            ApiKey(name="ci", slot=1, tokens_per_day=101),
+            80.0,
+            "budget_high: the API key ci has used 80 % of its 100 tokens of this day",
+        ),
+        (
+            ApiKey(name="ci", slot=1, tokens_per_day=100, tokens_per_month=1000, month_from=-920.0),
+            ApiKey(name="ci", slot=1, tokens_per_day=100, tokens_per_month=1000, day_from=80.0),
+            80.0,
+            "budget_high: the API key ci has used all of its 1000 tokens of this month",
+        ),
+        (
+            ApiKey(name="ci", slot=1, expires=NOW + 2 * DAY_S),
+            ApiKey(name="ci", slot=1, expires=NOW + 14 * DAY_S),
+            0.0,
+            "key_expires: the API key ci expires in 2 days, on 1970-01-03",
+        ),
+        (
+            ApiKey(name="ci", slot=1, expires=NOW),
+            ApiKey(name="ci", slot=1),
+            0.0,
+            "key_expires: the API key ci has expired on 1970-01-01",
+        ),
+    ],
+)
+def test_of_a_key(bad: ApiKey, good: ApiKey, charged: float, expected: str) -> None:
+    assert seen(gpus(), (bad,), charged) == [expected]
+    assert seen(gpus(), (good,), charged) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "unknown"), [("1.2.0", True), ("1.2.1", False), ("1.2.1+cu130", False), ("", False)]
+)
+def test_of_an_engine_version(version: str, unknown: bool) -> None:
+    first = replace(ON_GPU.replicas[0], version=version, checked_versions=("1.2.1",) if version else ())
+    found = seen(gpus(), plan=replace(ON_GPU, replicas=(first, *ON_GPU.replicas[1:])))
+    assert [one.partition(":")[0] for one in found] == (["engine_version"] if unknown else [])
+
+
+def test_every_kind_is_documented() -> None:
+    text = (Path(__file__).parents[1] / "docs/events.md").read_text()
+    assert [kind for kind in Kind if f"| `{kind}` |" not in text] == []

@@ -12,7 +12,6 @@ from berth.control.decisions.requests import operation_of
 from berth.control.diagnosis import Failure
 from berth.control.events import log_transition
 from berth.control.measuring import keep_measurement
-from berth.control.memory.ledger import Ledger
 from berth.control.observe import Observer
 from berth.control.runtime import Runtime
 from berth.control.sleep import SleepMode
@@ -34,7 +33,6 @@ class Executor:
         self._observer = observer
         self._sleep_mode = sleep_mode
         self._tasks = tasks
-        self._ledger = Ledger()
         self._cleanups: dict[str, asyncio.Task[None]] = {}
         self._sleep_calls: dict[str, asyncio.Task[None]] = {}
 
@@ -62,7 +60,7 @@ class Executor:
             if transition.to is _S.READY:
                 self._tasks.create_task(asyncio.to_thread(keep_measurement, record, self._runtime.plan))
             if record.replica.gpus:
-                self._ledger.loaded(name, await self._used(record))
+                self._runtime.ledger.loaded(name, await self._used(record))
         elif transition.to is _S.STOPPING and not shutting_down:
             await self._stop(name)
 
@@ -84,7 +82,7 @@ class Executor:
     async def _start(self, record: Record) -> None:
         name, runtime = record.replica.name, self._runtime
         if record.replica.gpus:
-            self._ledger.started(name, await self._used(record))
+            self._runtime.ledger.started(name, await self._used(record))
         runtime.followers[name].restart()
         try:
             await runtime.supervisord.start(name)
@@ -108,13 +106,13 @@ class Executor:
 
     async def _clean_up(self, name: str) -> None:
         runtime, gpus = self._runtime, set(self._runtime.records[name].replica.gpus)
-        self._ledger.gone(name)
+        self._runtime.ledger.gone(name)
         neighbours = (
             other
             for other, one in runtime.records.items()
             if other != name and one.status in LIVE and not one.attached and not gpus.isdisjoint(one.replica.gpus)
         )
-        expected = self._ledger.expected(name, neighbours)
+        expected = self._runtime.ledger.expected(name, neighbours)
         await clean_up(runtime.plan.paths, runtime.records[name].replica, runtime.gpus, expected, runtime.timing)
         runtime.records[name] = replace(runtime.records[name], cleaned_up=True)
         self._cleanups.pop(name, None)
@@ -130,7 +128,7 @@ class Executor:
             released = {index: before[index] - used for index, used in after.items() if index in before}
             wakes = self._sleep_mode.wakes(record.replica, sleep)
         if not result:
-            self._ledger.changed(name, {index: before.get(index, used) - used for index, used in after.items()})
+            self._runtime.ledger.changed(name, {index: before.get(index, used) - used for index, used in after.items()})
         latest = records[name]
         if (latest.status, latest.since) == (record.status, record.since):
             records[name] = replace(latest, sleep_result=result, released=released, wakes=wakes)

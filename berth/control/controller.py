@@ -18,6 +18,7 @@ from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
 from berth.control.hangs.starts import watch_starts
 from berth.control.hangs.tokens import watch_tokens
+from berth.control.host_watch import HostWatch
 from berth.control.ledger.audit_log import AuditLog
 from berth.control.ledger.key_watch import KeyWatch
 from berth.control.ledger.usage_writer import UsageWriter
@@ -28,7 +29,7 @@ from berth.control.operations import adapters, denials
 from berth.control.operations.captures import Captures
 from berth.control.operations.server import serve
 from berth.control.probes import Prober
-from berth.control.publish import ControlState, Held, Publisher, Room, control_state, read_previous
+from berth.control.publish import ControlState, Held, Publisher, Room, Seen, control_state, read_previous
 from berth.control.recovery import restore
 from berth.control.router_watch import watch_router
 from berth.control.runtime import Runtime
@@ -90,6 +91,7 @@ class Controller:
         self._audit = AuditLog(plan.paths.data_dir)
         self._captures = Captures(plan, self._audit.add)
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
+        self._host = HostWatch(plan)
         self._stopping = asyncio.Event()
 
     def _keys_changed(self, result: str, details: Mapping[str, str]) -> None:
@@ -157,6 +159,7 @@ class Controller:
             self._key_watch.run(),
             self._usage.run(),
             self._audit.run(),
+            self._host.run(),
             watch_starts(self._runtime, self._is_stopping),
             watch_tokens(self._runtime, prober, canary, self._is_stopping),
         )
@@ -277,7 +280,7 @@ class Controller:
 
     async def _heartbeat(self) -> None:
         while True:
-            self._gpu_states = await asyncio.to_thread(self._runtime.gpus.read)
+            self._gpu_states = await asyncio.to_thread(self._runtime.gpus.watch)
             self._observer.diagnosis.sample(time.monotonic())
             self._publish(always=True)
             await asyncio.sleep(self._runtime.timing.heartbeat_s)
@@ -304,13 +307,15 @@ class Controller:
             leased=leased,
         )
         capture = self._captures.current
-        self._publisher.publish(
-            records, self._gpu_states, control, held, expires=expires, capture=capture, always=always
-        )
+        self._publisher.publish(records, self._seen(), control, held, expires=expires, capture=capture, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name
                 self._records[name] = replace(record, drain_sequence=self._publisher.sequence)
+
+    def _seen(self) -> Seen:
+        runtime, host = self._runtime, replace(self._host.state, keys_problem=self._key_watch.problem)
+        return Seen(gpus=self._gpu_states, gone=runtime.gpus.gone, taken=runtime.ledger.taken, host=host)
 
     def _rooms(self) -> dict[str, Room]:
         if not self._plan.room:

@@ -21,7 +21,7 @@ from berth.log import log
 from berth.operations import LOADING
 from berth.plan import RunPaths
 from berth.reserved_file import read, write
-from berth.state import GpuState, ReplicaState, ReplicaStatus, State
+from berth.state import GpuState, HostState, ReplicaState, ReplicaStatus, State
 
 CLOCK_STEP_S = 1.0  # the wall clock was set if it moved that far against the monotonic clock
 
@@ -84,6 +84,16 @@ class Held:
         return replace(state, memory_not_free=not_free, reason=reason)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Of the host, besides the replicas."""
+
+    gpus: tuple[GpuState, ...] = ()
+    gone: Mapping[int, str] = field(default_factory=dict)  # GPUs that do not answer, and why
+    taken: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # by replica and GPU
+    host: HostState = field(default_factory=HostState)
+
+
 _NOTHING_HELD = Held()
 
 
@@ -101,7 +111,7 @@ class Publisher:
     def publish(
         self,
         records: Sequence[Record],
-        gpus: tuple[GpuState, ...],
+        seen: Seen,
         control: ControlState,
         held: Held = _NOTHING_HELD,
         *,
@@ -127,7 +137,10 @@ class Publisher:
             published_at=moment,
             control_pid=os.getpid(),
             replicas=replicas,
-            gpus=gpus,
+            gpus=seen.gpus,
+            gpus_gone=seen.gone,
+            gpu_memory=seen.taken,
+            host=seen.host,
             pins=tuple(kept.pins),
             changes=kept.changes,
             adapters=kept.added,

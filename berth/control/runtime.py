@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from berth.control.decisions.records import Record, Timing
 from berth.control.logs.engine_logs import Follower
+from berth.control.memory.ledger import Ledger
 from berth.control.memory.watch import MemoryWatch
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.store import Operations
@@ -29,6 +30,7 @@ class Runtime:
     followers: Mapping[str, Follower]  # by replica; attached ones have none
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     events: EventRing = field(default_factory=EventRing)
+    ledger: Ledger = field(default_factory=Ledger)
     times: StartTimes = field(init=False)
     operations: Operations = field(init=False)
     memory: MemoryWatch = field(init=False)

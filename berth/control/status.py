@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from berth import usage
 from berth.journal import Names, Reader
 from berth.notices import RECENT_S, Kind, Notice, notices
 from berth.plan import Plan, Replica, RunPaths, read_contract, read_plan
@@ -36,8 +37,9 @@ def status(run_dir: str, *, as_json: bool, colour: bool = False, now: float | No
     """
     paths, now = RunPaths(run_dir=run_dir, data_dir=""), time.time() if now is None else now
     plan, state = read(paths)
-    reader = Reader(paths.journal, Names(plan))
-    found = notices(plan, state, reader.recent(now - RECENT_S), now=now)
+    reader = Reader(paths.journal, Names(plan, ()))
+    keys, charged = usage.spent(plan)
+    found = notices(plan, state, reader.recent(now - RECENT_S), now=now, keys=keys, charged=charged)
     reader.close()
     if as_json:
         content = msgspec.json.encode({"models": plan.models, "state": state, "notices": found})

@@ -16,6 +16,12 @@ ENGINES: dict[EngineName, Engine] = {
     EngineName.REMOTE: RemoteEngine(),
     EngineName.SIM: SimEngine(),
 }
+# The versions whose command lines are checked against the engines' own option tables (`make contract`).
+CHECKED_VERSIONS: dict[EngineName, tuple[str, ...]] = {
+    EngineName.VLLM: ("0.33.0", "0.32.0"),  # the CPU build is the older one
+    EngineName.SGLANG: ("0.5.23",),
+    EngineName.TRTLLM: ("1.2.1",),
+}
 
 _ENGINE_OF_DIALECT: dict[DialectName, EngineName] = {
     DialectName.VLLM: EngineName.VLLM,

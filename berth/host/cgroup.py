@@ -44,9 +44,14 @@ def available_memory(root: Path = ROOT) -> int:
 
 def memory_left(root: Path = ROOT) -> int | None:
     """Bytes up to the nearest limit of all groups that apply; None without a limit. Reclaimable file pages are free."""
+    return memory_left_of(root)[0]
+
+
+def memory_left_of(root: Path = ROOT) -> tuple[int | None, int | None]:
+    """The same, and the limit that it is up to."""
     found = [_memory_left(folder, *V2_MEMORY) for folder in folders(root, "")]
     found += [_memory_left(folder, *V1_MEMORY) for folder in folders(root, "memory")]
-    return min((left for left in found if left is not None), default=None)
+    return min((one for one in found if one is not None), default=(None, None))
 
 
 def groups(root: Path) -> dict[str, str]:
@@ -84,12 +89,13 @@ def _quota(text: str) -> float:
     return int(match[1]) / int(match[2]) if match else math.inf
 
 
-def _memory_left(folder: Path, limit_file: str, usage_file: str, reclaimable_key: str) -> int | None:
+def _memory_left(folder: Path, limit_file: str, usage_file: str, reclaimable_key: str) -> tuple[int, int] | None:
+    """What is left, and the limit."""
     limit, usage = number(folder / limit_file), number(folder / usage_file)
     if limit is None or usage is None:
         return None
     reclaimable = number(folder / "memory.stat", reclaimable_key) or 0
-    return max(limit - max(usage - reclaimable, 0), 0)
+    return max(limit - max(usage - reclaimable, 0), 0), limit
 
 
 def _text(path: Path) -> str:

@@ -48,6 +48,12 @@ class ApiKey:
         rates = self.requests_per_minute or self.tokens_per_minute
         return bool(rates or self.concurrency or self.tokens_per_day or self.tokens_per_month)
 
+    @property
+    def budgets(self) -> tuple[tuple[int, float, str], ...]:
+        """Each with the counter of tokens at its beginning: that of the month first."""
+        month, day = (self.tokens_per_month, self.month_from, "month"), (self.tokens_per_day, self.day_from, "day")
+        return tuple(one for one in (month, day) if one[0])
+
 
 OPEN: Final = ApiKey(name=ANONYMOUS)
 

@@ -187,6 +187,8 @@ class Replica:
     model: str  # the public name
     engine: EngineName
     dialect: DialectName
+    version: str = ""  # of the engine; "": unknown, or attached
+    checked_versions: tuple[str, ...] = ()  # those whose options Berth knows
     task: Task
     url: str  # "http://127.0.0.1:21001" without a path, or "unix:/run/berth/chat-vllm.sock"; for an attached engine
     # with its path, less "/v1"

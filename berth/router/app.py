@@ -20,6 +20,7 @@ from berth.router.server.api_routes import format_for, formats
 from berth.router.server.events import Events
 from berth.router.server.inference import Inference, NamedModel, OfModel
 from berth.router.server.keep_alive import OllamaInference
+from berth.router.server.own_usage import OwnUsage
 from berth.router.server.pages import Build, Page
 from berth.router.worker import Worker
 
@@ -70,6 +71,7 @@ class App:
             for path, (build, needs_key) in DOCUMENTS.items()
         ]
         routes = [*posts, *gets, *ollama_pages.routes(worker), *stored_responses.routes(worker)]
+        routes += [Route("/usage", OwnUsage(worker), methods=["GET"])]
         routes += [Route("/events", Events(worker), methods=["GET"]), *admin.routes(worker), *page.routes(worker)]
         routes += captures.routes(worker)
         self._routes = routes

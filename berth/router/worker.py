@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from berth import key_counters
 from berth.dialects.requests.references import Fetching
 from berth.heartbeats import FIRST_WORKER, Heartbeat
 from berth.host import cgroup
 from berth.key_counters import Shape
+from berth.key_poll import KeyPoll
 from berth.log import log
-from berth.notices import notices
+from berth.notices import Notice, notices
 from berth.plan import Keys, Plan, read_keys, read_plan
 from berth.router.balancing import affinity
 from berth.router.balancing.admission import Admission
@@ -30,7 +32,6 @@ from berth.router.exchange.auth import Authenticator
 from berth.router.exchange.captures import Captures
 from berth.router.exchange.headers import RequestIds
 from berth.router.exchange.inflight import InflightRequests, StopReason
-from berth.router.exchange.key_poll import KeyPoll
 from berth.router.exchange.memory_budget import MemoryBudget, budget_bytes
 from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.peers import Peers
@@ -155,9 +156,15 @@ class Worker:
         """The document of /status."""
         self.looked_at = int(time.monotonic())
         upstreams, plan, now, traffic = self.upstreams, self.plan, time.time(), self.traffic()
-        found = notices(plan, upstreams.state, self.journal.recent(now), now=now)
+        found = self.notices(now)
         statuses = status_document.current(upstreams.statuses, upstreams.state, traffic.down, now=now)
         return status_document.status(plan, upstreams.state, statuses, now=now, traffic=traffic, found=found)
+
+    def notices(self, now: float) -> list[Notice]:
+        """`now`: Unix seconds."""
+        keys, recent = self.keys.current.api_keys, self.journal.recent(now)
+        charged = key_counters.charged(self.meter.keys.used, keys)
+        return notices(self.plan, self.upstreams.state, recent, now=now, keys=keys, charged=charged)
 
     def traffic(self) -> status_document.Traffic:
         """What /status and /metrics/vllm have of all workers."""

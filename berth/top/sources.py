@@ -11,8 +11,10 @@ from typing import Any, Final, Protocol
 
 import httpx
 
+from berth import usage
 from berth.errors import BerthError, ControlError
 from berth.journal import Names, Reader
+from berth.key_poll import KeyPoll
 from berth.notices import RECENT_S, notices
 from berth.plan import Keys, read_contract, read_keys, read_plan
 from berth.router.events.host_usage import HostUsage
@@ -69,10 +71,11 @@ class LocalSource:
         self._usage = HostUsage(plan.paths.heartbeats)
         self._tail: LogTail | None = None
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._keys = Keys()
+        keys, self._knows_keys = Keys(), False
         with suppress(ControlError):  # of another user: then nothing of theirs is in the logs that can be read
-            self._keys = read_keys(run_dir)
-        self._reader = Reader(plan.paths.journal, Names(plan, self._keys.names()))
+            keys, self._knows_keys = read_keys(run_dir), True
+        self._keys = KeyPoll(plan, keys)
+        self._reader = Reader(plan.paths.journal, Names(plan, keys.names()))
 
     def snapshot(self) -> Snapshot:
         plan, now, problem = self._plan, time.time(), ""
@@ -81,6 +84,8 @@ class LocalSource:
             state = read_contract(plan.paths.state, State.from_json)
         except ControlError as error:
             problem = str(error)
+        if self._knows_keys and self._keys.changed():
+            self._reader.names = Names(plan, self._keys.current.names())
         live = workers(plan.paths.heartbeats)
         with suppress(OSError, ValueError):
             sums = read_totals(plan.paths.scoreboard, self._layout, live)
@@ -90,7 +95,9 @@ class LocalSource:
         last = self._samples[-1]
         found = traffic(self._samples[0], last, self._sampler.bounds, state)
         known = Traffic(loads=last.on_replica, queues=last.queued)
-        attention = notices(plan, state, self._reader.recent(now - RECENT_S), now=now)
+        keys, charged = usage.spent(plan)
+        recent = self._reader.recent(now - RECENT_S)
+        attention = notices(plan, state, recent, now=now, keys=keys, charged=charged)
         statuses = {one.name: one for one in state.replicas} if state else {}
         if self._tail is not None:
             self._lines += self._tail.read()[0]
@@ -107,7 +114,7 @@ class LocalSource:
     def follow(self, replica: str) -> None:
         if self._tail is not None:
             self._tail.close()
-        self._tail = LogTail(self._plan.paths.replica_log(replica), self._keys) if replica else None
+        self._tail = LogTail(self._plan.paths.replica_log(replica), self._keys.current) if replica else None
         self._lines.clear()
 
     def close(self) -> None:

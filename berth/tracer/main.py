@@ -18,8 +18,9 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from berth import __version__
 from berth.errors import ControlError
 from berth.journal import Names, Reader
+from berth.key_poll import KeyPoll
 from berth.log import configure, log
-from berth.plan import Plan, Tracing, read_keys, read_plan
+from berth.plan import Keys, Plan, Tracing, read_keys, read_plan
 from berth.processes import channel, follow_supervisor
 from berth.reserved_file import write
 from berth.state import TracerState
@@ -84,9 +85,11 @@ class Outbox:
 class Tracer:
     """Of one plan. `read` is called a few times a second."""
 
-    def __init__(self, plan: Plan, exporter: SpanExporter, resource: Resource) -> None:
+    def __init__(self, plan: Plan, keys: Keys, exporter: SpanExporter, resource: Resource) -> None:
+        self._plan = plan
+        self._keys = KeyPoll(plan, keys)
         self._path = plan.paths.tracer
-        self._reader = Reader(plan.paths.journal, Names(plan), attempts=True)
+        self._reader = Reader(plan.paths.journal, Names(plan, keys.names()), attempts=True)
         self._spans = Spans(plan, resource)
         self._written = TracerState()
         self._missed = 0
@@ -95,6 +98,8 @@ class Tracer:
 
     def read(self) -> None:
         """The spans of what has ended since the last time, and the state for /metrics."""
+        if self._keys.changed():
+            self._reader.names = Names(self._plan, self._keys.current.names())
         records, missed = self._reader.new()
         self._missed += missed
         self.outbox.put([span for record in records for span in self._spans.of(record)])
@@ -118,13 +123,13 @@ def serve(run_dir: str) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
     follow_supervisor(plan.paths)
-    run(plan, exporter_of(plan.tracing), stop.wait)
+    run(plan, keys, exporter_of(plan.tracing), stop.wait)
     return 0
 
 
-def run(plan: Plan, exporter: SpanExporter, wait: Callable[[float], bool]) -> None:
+def run(plan: Plan, keys: Keys, exporter: SpanExporter, wait: Callable[[float], bool]) -> None:
     """Until `wait` returns True."""
-    tracer = Tracer(plan, exporter, Resource.create({"service.version": __version__}))
+    tracer = Tracer(plan, keys, exporter, Resource.create({"service.version": __version__}))
     log.info("tracer started")
     while not wait(READ_S):
         tracer.read()

@@ -18,11 +18,12 @@ from tests.control.harness import FAST, appliance, engine, gone, plan_of
 from tests.fakes.attached import LlamacppServer, MlxServer
 from tests.fakes.plans import make_replica
 from tests.fakes.ports import free_port
+from tests.fakes.silent_nvml import SilentNvml
 from tests.fakes.upstream import FakeUpstream
 
 
 @dataclass
-class GrowingNvml:
+class GrowingNvml(SilentNvml):
     """A GPU whose memory usage keeps growing."""
 
     NVMLError: type[Exception] = RuntimeError

@@ -8,7 +8,7 @@ import pytest
 from berth.control.attached.attachment import Attachments, as_discovered
 from berth.control.decisions.lifecycle import first_records
 from berth.control.probes import Prober
-from berth.control.publish import ControlState, Publisher
+from berth.control.publish import ControlState, Publisher, Seen
 from berth.control.recovery import restore
 from berth.plan import DialectName, Discovered, Replica
 from berth.state import State
@@ -89,7 +89,7 @@ def test_next_control_knows_it_too(tmp_path: Path) -> None:
     (first,) = first_records(plan, 0.0)
     known = replace(first, replica=as_discovered(first.replica, FOUND), discovered=FOUND)
     publisher = Publisher(plan.paths)
-    publisher.publish([known], (), ControlState(supervisord="1"), always=True)
+    publisher.publish([known], Seen(), ControlState(supervisord="1"), always=True)
 
     (restored,) = restore(
         (first,),

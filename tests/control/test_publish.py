@@ -15,6 +15,7 @@ from berth.control.publish import (
     ControlState,
     Held,
     Publisher,
+    Seen,
     control_state,
     read_control_state,
     read_state,
@@ -45,7 +46,7 @@ def test_publishes_changes_and_heartbeats(paths: RunPaths) -> None:
     sequences = []
     state = None
     for status, always in ((S.STARTING, False), (S.STARTING, False), (S.STARTING, True), (S.READY, False)):
-        publisher.publish(records(status), GPUS, CONTROL, always=always)
+        publisher.publish(records(status), Seen(gpus=GPUS), CONTROL, always=always)
         state = read_state(paths)
         assert state
         sequences.append(state.sequence)
@@ -65,7 +66,7 @@ def test_published_state_of_a_replica(paths: RunPaths) -> None:
         replace(paused, reason="boom", origin="took over from r9", next_start_at=20.0, last_lines=("x",), starts=1),
         replace(ready, tracker=tracker),
     )
-    Publisher(paths).publish(known, (), CONTROL, always=False)
+    Publisher(paths).publish(known, Seen(), CONTROL, always=False)
     state = read_state(paths)
     assert state
     first, second, third, fourth = state.replicas
@@ -78,7 +79,7 @@ def test_published_state_of_a_replica(paths: RunPaths) -> None:
 
 def test_leased_replicas_are_never_ready_for_routers(paths: RunPaths) -> None:
     held = Held(leased={"r0", "r1"})
-    Publisher(paths).publish(records(S.READY, S.UNLOADED, S.READY), (), CONTROL, held, always=False)
+    Publisher(paths).publish(records(S.READY, S.UNLOADED, S.READY), Seen(), CONTROL, held, always=False)
     state = read_state(paths)
     assert state
     assert [one.status for one in state.replicas] == [S.STARTING, S.UNLOADED, S.READY]
@@ -89,7 +90,7 @@ def test_leased_replicas_are_never_ready_for_routers(paths: RunPaths) -> None:
 def test_follows_a_change_of_the_wall_clock(paths: RunPaths) -> None:
     publisher = Publisher(paths)
     publisher.offset_s -= 3600
-    publisher.publish(records(S.READY), (), CONTROL, always=False)
+    publisher.publish(records(S.READY), Seen(), CONTROL, always=False)
     assert abs(publisher.offset_s - (time.time() - time.monotonic())) < 1
 
 
@@ -97,7 +98,7 @@ def test_control_state_round_trips(paths: RunPaths) -> None:
     first, second = records(S.READY, S.READY)
     first = replace(first, history=History(failures=(1.5,), in_a_row=1, flaps=(1.5,)), origin="took over")
     control = control_state((first, second), {"r0": (5, 10), "r1": None}, CONTROL)
-    Publisher(paths).publish((first, second), (), control, always=False)
+    Publisher(paths).publish((first, second), Seen(), control, always=False)
     assert read_control_state(paths) == control
     assert control.failures == {"r0": (1.5,), "r1": ()}
     assert control.flaps == {"r0": (1.5,)}
@@ -110,10 +111,10 @@ def test_logs_once_when_writing_fails_and_recovers(paths: RunPaths, caplog: pyte
     publisher = Publisher(paths)
     paths.state.mkdir()  # a file cannot replace it
     with caplog.at_level("INFO", "berth"):
-        publisher.publish(records(S.READY), (), CONTROL, always=True)
-        publisher.publish(records(S.READY), (), CONTROL, always=True)
+        publisher.publish(records(S.READY), Seen(), CONTROL, always=True)
+        publisher.publish(records(S.READY), Seen(), CONTROL, always=True)
         paths.state.rmdir()
-        publisher.publish(records(S.READY), (), CONTROL, always=True)
+        publisher.publish(records(S.READY), Seen(), CONTROL, always=True)
     assert [record.message for record in caplog.records] == [
         "cannot write file, keeping previous version",
         "file written again",
@@ -139,7 +140,7 @@ def test_publishes_within_reserved_space(paths: RunPaths) -> None:
     files = {one.stat().st_ino for one in paths.state.parent.iterdir()}
     publisher = Publisher(paths)
     for _ in range(3):
-        publisher.publish(many, GPUS * 16, CONTROL, always=True)
+        publisher.publish(many, Seen(gpus=GPUS * 16), CONTROL, always=True)
         state = read_state(paths)
         assert state
         assert state.replicas[8].last_lines == many[8].last_lines
@@ -147,7 +148,7 @@ def test_publishes_within_reserved_space(paths: RunPaths) -> None:
 
 
 def test_publishes_the_free_space(paths: RunPaths) -> None:
-    Publisher(paths).publish(records(S.READY), (), CONTROL, always=True)
+    Publisher(paths).publish(records(S.READY), Seen(), CONTROL, always=True)
     state = read_state(paths)
     assert state
     assert (state.run_dir_free_bytes or 0) > 0

@@ -30,7 +30,7 @@ LOADING = ReplicaState(
 def write(run_dir: Path, *replicas: ReplicaState, published_at: float = 161.0, plan: Plan = PLAN) -> None:
     paths = RunPaths(run_dir=str(run_dir), data_dir="")
     paths.plan.write_bytes(plan.to_json())
-    gpu = GpuState(index=0, memory_used_bytes=3 * 2**30, memory_total_bytes=80 * 2**30)
+    gpu = GpuState(index=0, memory_used_bytes=2 * 2**30, memory_total_bytes=80 * 2**30)
     state = State(sequence=1, published_at=published_at, control_pid=1, replicas=replicas, gpus=(gpu,))
     paths.state.write_bytes(state.to_json())
 
@@ -58,7 +58,7 @@ def test_lines_of_a_replica(tmp_path: Path, replica: ReplicaState, code: int, li
     if replica is FAILED:
         down = "no engine serves org/chat é: chat-vllm is failed, exited 5 times in 15 min (berth logs chat-vllm)"
         head.insert(1, f"! {down}")
-    assert text.splitlines() == [*head, *lines, "GPU 0: 3.0 of 80.0 GiB used"]
+    assert text.splitlines() == [*head, *lines, "GPU 0: 2.0 of 80.0 GiB used"]
     assert exit_code == code
 
 

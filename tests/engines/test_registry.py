@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from berth.dialects.registry import DIALECTS
-from berth.engines.registry import ENGINES, probes, sleep
+from berth.engines.registry import CHECKED_VERSIONS, ENGINES, probes, sleep
 from berth.plan import DialectName, EngineName
 
 
@@ -52,3 +54,11 @@ def test_sleep_requests_of_each_engine(engine: EngineName, dialect: DialectName 
     found = sleep(engine, dialect)
 
     assert (found.sleep_path if found else "") == path
+
+
+def test_the_checked_versions_are_those_of_the_contract() -> None:
+    found: dict[EngineName, set[str]] = {}
+    for file in (Path(__file__).parents[2] / "etc/tools/contract/snapshots").glob("*.json"):
+        target, _, version = file.stem.rpartition("-")
+        found.setdefault(EngineName(target.removesuffix("-cpu")), set()).add(version)
+    assert {engine: set(versions) for engine, versions in CHECKED_VERSIONS.items()} == found

@@ -14,15 +14,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from berth.apis.openai.chat import OpenaiChat
 from berth.boot.config.settings import load
 from berth.canonical import InferenceRequest, Operation, Usage
-from berth.plan import Tracing
+from berth.plan import ApiKey, Keys, Tracing
 from berth.router.app import DOCUMENTS
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import Outcome
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.engine_metrics import VLLM
+from berth.router.telemetry.key_metrics import budget_metric
 from berth.router.telemetry.metrics import Meter, exposition, layout
 from berth.router.telemetry.shared_counters import Scoreboard
-from berth.state import Cause, ChangeKind, GpuState, ModelChanges, ReplicaStatus, State
+from berth.state import Cause, ChangeKind, GpuState, HostState, ModelChanges, ReplicaStatus, State
 from tests.fakes.key_board import key_board
 from tests.fakes.router import make_plan, replica, replica_state
 from tests.router.telemetry.test_engine_metrics import FULL
@@ -66,7 +67,14 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
         ctx.usage = Usage(prompt_tokens=1, completion_tokens=1, cached_tokens=1)
         meter.observe(ctx)
     meter.attempt(one, Outcome.OK)
-    gpu = GpuState(index=0, memory_used_bytes=1, memory_total_bytes=2, utilization_percent=50)
+    gpu = GpuState(
+        index=0,
+        memory_used_bytes=1,
+        memory_total_bytes=2,
+        utilization_percent=50,
+        power_watts=90.0,
+        temperature_celsius=60,
+    )
     ready = replica_state(one.name, ReplicaStatus.READY, load=FULL, start_phases={"load": 2.0})
     swap = ModelChanges(model="chat", change=ChangeKind.UNLOAD, why=Cause.SWAP, count=1, seconds=2.0)
     state = State(
@@ -77,8 +85,11 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
         gpus=(gpu,),
         changes=(swap,),
         run_dir_free_bytes=1 << 30,
+        host=HostState(data_dir_free_bytes=1 << 40, tls_ends=1e9),
     )
-    text = exposition(plan, board, state, {one.name: ready}).decode()
+    keys = Keys(api_keys=(ApiKey(name="ci", slot=0, tokens_per_day=1000),))
+    clients = (budget_metric(keys, meter.keys),)
+    text = exposition(plan, board, state, {one.name: ready}, clients).decode()
     board.close()
     return {"up": {"job": {"berth"}, "instance": {f"berth:{PORT}"}}, **series(text)}
 

@@ -37,6 +37,11 @@ EMPTY = {  # panel and query -> why it finds nothing
     "GPU memory A": NO_GPU,
     "GPU memory B": NO_GPU,
     "GPU utilisation A": NO_GPU,
+    "GPU power A": NO_GPU,
+    "GPU temperature A": NO_GPU,
+    "GPU memory errors A": NO_GPU,
+    "Days until the certificate ends A": "the appliance has no certificate",
+    "Budgets of keys A": "no key has a budget",
     "Queued B": NO_FULL_QUEUE,
     "Broken streams B": NOT_BROKEN,
 }

@@ -12,7 +12,13 @@ from berth.sim.options import parse_options
 from tests.fakes.virtual_time import run
 from tests.sim.harness import get, options, running, send_request
 
-LONG = {"model": "sim", "prompt": list(range(300, 400)), "max_tokens": 8, "ignore_eos": True, "temperature": 0}
+LONG: dict[str, Any] = {
+    "model": "sim",
+    "prompt": list(range(300, 400)),
+    "max_tokens": 8,
+    "ignore_eos": True,
+    "temperature": 0,
+}
 
 
 def usage_of(body: bytes) -> Any:

@@ -13,7 +13,8 @@ import pytest
 from berth import journal
 from berth.errors import ControlError
 from berth.heartbeats import FIRST_WORKER, Heartbeat
-from berth.plan import Plan
+from berth.plan import ApiKey, Keys, Plan
+from berth.processes import replace_file
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import ReplicaStatus
@@ -64,6 +65,28 @@ def test_reads_the_files_of_the_run_directory(plan: Plan, meter: Meter) -> None:
     source.follow("")
     assert source.snapshot().lines == ()
     source.close()
+
+
+@pytest.mark.usefixtures("meter")
+def test_requests_and_notices_have_the_names_of_keys_also_of_later_ones(plan: Plan) -> None:
+    def publish_keys(*keys: ApiKey) -> None:
+        replace_file(plan.paths.keys, Keys(api_keys=keys).to_json())
+
+    data = journal.part_of(plan.paths.journal, 1)
+    for slot in (1, 2):
+        values = (slot, 9.0, 0.0, -1.0, 2.0, *(0,) * 5, 200, 1, 0, 1, 0, 0, 0, 0, slot, 0, 0, b"", b"", b"", b"x", b"")
+        journal.RECORD.pack_into(data, slot * journal.RECORD.size, *values, slot)
+    data.close()
+    publish(plan, replica_state("chat-a", ReplicaStatus.READY))
+    publish_keys(alice := ApiKey(name="alice", slot=1, expires=1.0))
+    source = LocalSource(plan.paths.run_dir)
+    first = source.snapshot()
+    publish_keys(alice, ApiKey(name="bob", slot=2))
+    second = source.snapshot()
+    source.close()
+    assert [one["key"] for one in first.requests] == ["alice", "key-2"]
+    assert [one["key"] for one in second.requests] == ["alice", "bob"]
+    assert [one["kind"] for one in first.status["notices"] if one["key"] == "alice"] == ["key_expires"]
 
 
 @pytest.mark.usefixtures("meter")

@@ -15,7 +15,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from berth.apis.openai.chat import OpenaiChat
 from berth.journal import Trace
-from berth.plan import Plan, Tracing
+from berth.plan import ApiKey, Keys, Plan, Tracing
+from berth.processes import replace_file
 from berth.state import TracerState
 from berth.tracer import main
 from tests.fakes.collector import CLIENT, INTERNAL, SERVER, Collector, Span
@@ -61,7 +62,7 @@ class Traced:
         self.collector = collector
         self.plan = plan
         exporter = main.exporter_of(Tracing(endpoint=f"{collector.url}/v1/traces"))
-        self.tracer = main.Tracer(plan, exporter, Resource.create({"service.name": "box"}))
+        self.tracer = main.Tracer(plan, Keys(), exporter, Resource.create({"service.name": "box"}))
 
     async def spans(self, count: int) -> list[Span]:
         self.tracer.read()
@@ -119,6 +120,18 @@ async def test_plain_request(
     assert attempt.attributes["gen_ai.provider.name"] == "vllm"
     assert attempt.attributes["server.port"] == engines[0].port
     assert server.resource["service.name"] == "box"
+
+
+async def test_spans_have_the_names_of_keys_also_of_later_ones(
+    traced: Traced, forwarding: Forwarding, engines: tuple[FakeUpstream, FakeUpstream]
+) -> None:
+    engines[0].answers(chat_answer())
+    replace_file(traced.plan.paths.keys, Keys(api_keys=(ApiKey(name="alice", slot=0),)).to_json())
+    await forwarding.ask(OpenaiChat(), CHAT, Client(), trace=SAMPLED)
+
+    server, _ = tree(await traced.spans(2))
+
+    assert server.attributes["berth.key"] == "alice"
 
 
 async def test_fallback(traced: Traced, forwarding: Forwarding, engines: tuple[FakeUpstream, FakeUpstream]) -> None:
@@ -229,7 +242,7 @@ async def test_runs_until_it_is_told_to_stop(
 
     with Collector() as collector:
         exporter = main.exporter_of(Tracing(endpoint=f"{collector.url}/v1/traces"))
-        running = asyncio.create_task(asyncio.to_thread(main.run, forwarding.plan, exporter, wait))
+        running = asyncio.create_task(asyncio.to_thread(main.run, forwarding.plan, Keys(), exporter, wait))
         await asyncio.to_thread(began.wait, 10)
         await forwarding.ask(OpenaiChat(), CHAT, Client(), trace=SAMPLED)
         ended.set()

@@ -19,7 +19,7 @@ from berth.boot.planner.resolve import ResolvedModel
 from berth.dialects.attached.detection import Discovery
 from berth.engines.base import Engine, LaunchOrder
 from berth.engines.lora import spare
-from berth.engines.registry import probes, sleep
+from berth.engines.registry import CHECKED_VERSIONS, probes, sleep
 from berth.plan import UNIX_SCHEME, DialectName, EngineName, Replica, Sleep, Standby
 
 SIM_CONTEXT = 8192
@@ -100,6 +100,8 @@ class ReplicaBuilder:
             model=model.spec.name,
             engine=entry.engine,
             dialect=dialect,
+            version=order.version,
+            checked_versions=CHECKED_VERSIONS.get(entry.engine, ()) if order.version else (),
             task=model.task,
             url=f"{UNIX_SCHEME}{order.socket}" if order.socket else f"http://{order.host}:{port}",
             served_name=order.served_name,

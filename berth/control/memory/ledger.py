@@ -36,6 +36,11 @@ class Ledger:
         if name in self._taken:
             self._taken[name] = {index: taken - released.get(index, 0) for index, taken in self._taken[name].items()}
 
+    @property
+    def taken(self) -> dict[str, Used]:
+        """By engine: of those whose start was seen."""
+        return dict(self._taken)
+
     def gone(self, name: str) -> None:
         """What those that are loading take is unknown from now on."""
         self._taken.pop(name, None)

@@ -7,7 +7,7 @@ its worker drains; clients connect again by themselves, to another worker.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,12 +19,14 @@ from berth.errors import ControlError, NotReadyError
 from berth.journal import Names
 from berth.log import log
 from berth.operations import Operation, Request
-from berth.plan import Keys, Plan
+from berth.plan import ApiKey, Keys, Plan
+from berth.plan.keys import OPEN
 from berth.router.events.host_usage import HostUsage
 from berth.router.events.log_tail import LogTail
-from berth.router.events.request_feed import RequestFeed, seen_by
+from berth.router.events.request_feed import RequestFeed
 from berth.router.telemetry.rates import Sample, Sampler, traffic
 from berth.router.telemetry.shared_counters import Scoreboard
+from berth.router.telemetry.visible import ALL, Visible
 from berth.state import State
 
 MOST_LISTENERS: Final = 64
@@ -49,7 +51,8 @@ class Wants:
     requests: bool = False
     logs: str = ""  # a replica
     since: float | None = None  # Unix seconds: of the last event that the client has
-    key: str = ""  # whose requests; "": all
+    seen: Visible = ALL  # what the client may see
+    granted: ApiKey = OPEN  # by which key
 
 
 class Listener:
@@ -114,12 +117,18 @@ class Hub:
         self._tails: dict[str, LogTail] = {}
         self._operations: Mapping[str, Operation] | None = None  # None: control was not asked yet
         self._shown: Any = None  # of the state that was sent last
-        self._last_traffic = b""
+        self._last_traffic: dict[str, Any] | None = None
+        self._traffic_at = 0.0
         self._kept_alive_at = 0.0
 
     def replace(self, keys: Keys) -> None:
-        """From now on keys have these names."""
+        """From now on keys have these names and rights: listeners whose key has lost or got some connect again."""
         self._requests.rename(Names(self._plan, keys.names()))
+        now = {key.name: (key.digests, key.models, key.expires) for key in keys.api_keys}
+        for listener in self._listeners:
+            key = listener.wants.granted
+            if key is not OPEN and now.get(key.name) != (key.digests, key.models, key.expires):
+                listener.end()
 
     def join(self, wants: Wants) -> Listener:
         """`leave` it again. NotReadyError if there are too many. While the worker drains, the listener ends at once: an
@@ -145,15 +154,16 @@ class Hub:
         status = self._status()
         if not self._listeners:
             self._shown = lasting(status)
-        yield event("state", status, now)
-        yield self._last_traffic
+        yield event("state", wants.seen.status(status), now)
+        if self._last_traffic is not None:
+            yield event("traffic", wants.seen.traffic(self._last_traffic), self._traffic_at)
         for operation in (self._operations or {}).values():
-            if operation.running:
+            if operation.running and wants.seen.sees(operation.model):
                 yield event("operation", msgspec.to_builtins(operation), now)
         if wants.requests:
             if not any(other.wants.requests for other in self._listeners):
                 self._requests.begin()
-            yield event("requests", seen_by(wants.key, self._requests.first(wants.since)), now)
+            yield event("requests", wants.seen.requests(self._requests.first(wants.since)), now)
         if wants.logs:
             tail = LogTail(self._plan.paths.replica_log(wants.logs), self._keys)
             yield event("log", {"replica": wants.logs, "lines": tail.read()[0], "skipped": 0}, now)
@@ -167,7 +177,7 @@ class Hub:
         if not self._listeners:
             self._wanted.clear()
             self._samples.clear()
-            self._last_traffic = b""
+            self._last_traffic = None
 
     @property
     def has_listeners(self) -> bool:
@@ -204,17 +214,15 @@ class Hub:
         now, status = time.time(), self._status()
         if (shown := lasting(status)) != self._shown:
             self._shown = shown
-            self._send(event("state", status, now))
+            self._send(lambda seen: event("state", seen.status(status), now))
         self._samples.append(self._sampler.sample(self._board.totals()[0], time.monotonic()))
         rates = traffic(self._samples[0], self._samples[-1], self._sampler.bounds, self._state())
-        self._last_traffic = event("traffic", {"t": round(now, 3), **rates, "host": self._usage.document()}, now)
-        self._send(self._last_traffic)
+        shown_traffic = self._last_traffic = {"t": round(now, 3), **rates, "host": self._usage.document()}
+        self._traffic_at = now
+        self._send(lambda seen: event("traffic", seen.traffic(shown_traffic), now))
         listening = [listener for listener in self._listeners if listener.wants.requests]
         if listening and (requests := self._requests.next()) is not None:
-            keys = {listener.wants.key for listener in listening}
-            sent_to = {key: event("requests", seen_by(key, requests), now) for key in keys}
-            for listener in listening:
-                listener.put(sent_to[listener.wants.key])
+            self._send(lambda seen: event("requests", seen.requests(requests), now), listening)
         for name, tail in self._tails.items():
             lines, skipped = tail.read()
             if lines or skipped:
@@ -224,7 +232,7 @@ class Hub:
                         listener.put(sent)
         if now - self._kept_alive_at >= KEEP_ALIVE_S:
             self._kept_alive_at = now
-            self._send(b": keep-alive\n\n")
+            self._send(lambda _seen: b": keep-alive\n\n")
 
     async def _ask_control(self) -> None:
         """For operations that are new or have changed. Those that were over at the first question are neither."""
@@ -235,8 +243,16 @@ class Hub:
         before, self._operations = self._operations, {one.id: one for one in reply.operations}
         for operation in reply.operations:
             if operation.running if before is None else operation != before.get(operation.id):
-                self._send(event("operation", msgspec.to_builtins(operation), time.time()))
+                sent = event("operation", msgspec.to_builtins(operation), time.time())
+                for listener in self._listeners:
+                    if listener.wants.seen.sees(operation.model):
+                        listener.put(sent)
 
-    def _send(self, sent: bytes) -> None:
-        for listener in self._listeners:
-            listener.put(sent)
+    def _send(self, render: Callable[[Visible], bytes], listeners: Iterable[Listener] | None = None) -> None:
+        """To all, or to these; computed once for all that see the same."""
+        rendered: dict[Visible, bytes] = {}
+        for listener in self._listeners if listeners is None else listeners:
+            seen = listener.wants.seen
+            if seen not in rendered:
+                rendered[seen] = render(seen)
+            listener.put(rendered[seen])

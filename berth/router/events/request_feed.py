@@ -45,14 +45,6 @@ class RequestFeed:
         return self._reader.running(workers(self._heartbeats))
 
 
-def seen_by(key: str, document: dict[str, Any]) -> dict[str, Any]:
-    """What this key may see: its own requests; "": all."""
-    if not key:
-        return document
-    own = {name: [one for one in document[name] if one["key"] == key] for name in ("requests", "running")}
-    return {**document, **own}
-
-
 def _document(finished: list[Record], skipped: int, running: list[Record]) -> dict[str, Any]:
     return {
         "requests": [record.document() for record in finished],

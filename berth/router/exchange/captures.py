@@ -13,11 +13,11 @@ from berth.capture import Capture, CaptureAction, CaptureRequest, Exchange, Mess
 from berth.control_socket import ask
 from berth.errors import ControlError
 from berth.journal import BROKEN
+from berth.key_poll import KeyPoll
 from berth.log import log
 from berth.operations import Request
 from berth.redaction import Redactor
 from berth.router.exchange.auth import key_in
-from berth.router.exchange.key_poll import KeyPoll
 from berth.router.exchange.recording import Recording
 from berth.router.exchange.request import RequestContext
 

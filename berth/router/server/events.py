@@ -14,6 +14,7 @@ from berth.errors import ForbiddenError, NotFoundError, shortened
 from berth.log import log
 from berth.plan.keys import OPEN
 from berth.router.events.hub import Listener, Wants
+from berth.router.telemetry.visible import visible
 from berth.router.worker import Worker
 
 STALL_S: Final = 10.0  # a client that reads nothing for so long is dropped
@@ -33,7 +34,7 @@ class Events:
         key = worker.auth.check(headers, scope.get("client"), changes=False)
         wants = wants_of(scope["query_string"], headers.get(b"last-event-id", b""))
         if key is not OPEN:
-            wants = replace(wants, key=key.name)
+            wants = replace(wants, seen=visible(worker.plan, key), granted=key)
             if wants.logs:
                 raise ForbiddenError("Logs are for operators: send BERTH_ADMIN_KEY, or sign in to the page with it.")
         if wants.logs and not any(wants.logs == replica.name for replica in worker.plan.replicas):

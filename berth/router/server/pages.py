@@ -19,6 +19,7 @@ from berth.router.telemetry import status as status_document
 from berth.router.telemetry.engine_metrics import vllm_metrics
 from berth.router.telemetry.key_metrics import key_metrics
 from berth.router.telemetry.metrics import exposition, text_of
+from berth.router.telemetry.visible import visible
 from berth.router.worker import Worker
 
 Build = Callable[[Worker, Scope], Reply]  # the scope has the client's `key`
@@ -89,19 +90,20 @@ def ready(worker: Worker, scope: Scope) -> Reply:
 
 
 def status(worker: Worker, scope: Scope) -> Reply:
-    return json_reply(worker.status())
+    return json_reply(visible(worker.plan, scope["key"]).status(worker.status()))
 
 
 def plan(worker: Worker, scope: Scope) -> Reply:
-    return json_reply(plan_document.document(worker.plan))
+    return json_reply(visible(worker.plan, scope["key"]).plan(plan_document.document(worker.plan)))
 
 
 def metrics(worker: Worker, scope: Scope) -> Reply:
     worker.looked_at = int(time.monotonic())
     state, statuses = worker.upstreams.state, worker.upstreams.statuses
     oldest_s = worker.journal.oldest_s()
+    found = worker.notices(time.time())
     clients = tuple(key_metrics(worker.plan, worker.keys.current, worker.meter.keys))
-    body = exposition(worker.plan, worker.board, state, statuses, clients, oldest_request_s=oldest_s)
+    body = exposition(worker.plan, worker.board, state, statuses, clients, oldest_request_s=oldest_s, found=found)
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
 
 

@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Summa
 
 from berth.key_counters import (
     CACHED,
+    CHARGED,
     CLASSES,
     COMPLETION,
     KEY_WIDTH,
@@ -48,4 +49,14 @@ def key_metrics(plan: Plan, keys: Keys, board: KeyBoard) -> Iterator[Metric]:
             for kind, place in _KINDS:
                 if count := board.total(use + place):
                     tokens.add_metric((name, route.name, kind), count)
-    yield from (requests, tokens, limited, waits, running)
+    yield from (requests, tokens, limited, waits, running, budget_metric(keys, board))
+
+
+def budget_metric(keys: Keys, board: KeyBoard) -> Metric:
+    text = "Share of a budget of tokens that is used."
+    metric = GaugeMetricFamily("berth_key_budget_used_ratio", text, labels=("key", "period"))
+    for key in keys.api_keys:
+        used = board.total(key.slot * KEY_WIDTH + CHARGED)
+        for limit, since, period in key.budgets:
+            metric.add_metric((key.name, period), max(used - since, 0.0) / limit)
+    return metric

@@ -16,10 +16,12 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from berth import __version__
 from berth.canonical import Operation
 from berth.key_counters import CACHED, COMPLETION, FAILED, PROMPT, RATE_LIMITED, REJECTED, SUCCEEDED, USE_WIDTH
+from berth.notices import Notice
 from berth.plan import Plan, Replica
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.telemetry.engine_metrics import engine_metrics, tracer_metrics
+from berth.router.telemetry.host_metrics import host_metrics, notice_metric
 from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.residency_metrics import residency_metrics
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
@@ -242,13 +244,15 @@ def exposition(
     clients: Sequence[Metric] = (),
     *,
     oldest_request_s: float = 0.0,
+    found: Sequence[Notice] = (),
 ) -> bytes:
-    """The body of /metrics. `clients`: what there is about keys."""
+    """The body of /metrics. `clients`: what there is about keys; `found`: what needs attention."""
     sums, workers = board.totals()
     metrics = [_metric(family, sums, board.layout.slots) for family in board.layout.families.values()]
     metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
     text = "Age of the oldest request in progress; 0 if none has lasted for a second."
     metrics.append(_single("berth_oldest_request_seconds", text, oldest_request_s))
+    metrics.append(notice_metric(found))
     build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
     build.add_metric((__version__,), 1)
     return text_of([*metrics, build, *_from_state(plan, state, statuses), *engine_metrics(plan, statuses), *clients])
@@ -306,29 +310,10 @@ def _from_state(plan: Plan, state: State | None, statuses: Mapping[str, ReplicaS
     if state is not None:
         age_s = max(0.0, time.time() - state.published_at)
         yield _single("berth_state_age_seconds", "Since control published its state.", age_s)
-        if state.run_dir_free_bytes is not None:
-            yield _single(
-                "berth_run_directory_free_bytes", "Free space in the run directory.", state.run_dir_free_bytes
-            )
         capturing = float(state.capture is not None)
         yield _single("berth_capture_active", "1: an operator has requests captured.", capturing)
-        yield from _gpus(plan, state)
+        yield from host_metrics(plan, state)
         yield from residency_metrics(plan, state)
-
-
-def _gpus(plan: Plan, state: State) -> Iterator[Metric]:
-    uuids = {gpu.index: gpu.uuid for gpu in plan.inventory.gpus}
-    labels = ("gpu", "uuid")
-    used = GaugeMetricFamily("berth_gpu_memory_used_bytes", "Memory in use on the GPU.", labels=labels)
-    total = GaugeMetricFamily("berth_gpu_memory_total_bytes", "Memory of the GPU.", labels=labels)
-    busy = GaugeMetricFamily("berth_gpu_utilization_ratio", "Share of time the GPU was busy.", labels=labels)
-    for gpu in state.gpus:
-        values = (str(gpu.index), uuids.get(gpu.index, ""))
-        used.add_metric(values, gpu.memory_used_bytes)
-        total.add_metric(values, gpu.memory_total_bytes)
-        if gpu.utilization_percent is not None:
-            busy.add_metric(values, gpu.utilization_percent / 100)
-    yield from (used, total, busy)
 
 
 def _single(name: str, text: str, value: float) -> Metric:

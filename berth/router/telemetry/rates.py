@@ -125,7 +125,8 @@ def traffic(before: Sample, after: Sample, bounds: Buckets, state: State | None)
                 "used": gpu.memory_used_bytes,
                 "total": gpu.memory_total_bytes,
                 "busy": None if gpu.utilization_percent is None else gpu.utilization_percent / 100,
-                "watts": None,
+                "watts": gpu.power_watts,
+                "celsius": gpu.temperature_celsius,
             }
             for gpu in (state.gpus if state else ())
         ],

@@ -56,7 +56,7 @@ class RequestJournal:
         self._models = {route.name: index for index, route in enumerate(plan.routes)}
         self._replicas = {replica.name: index for index, replica in enumerate(plan.replicas)}
         self._operations = {operation: index for index, operation in enumerate(OPERATIONS)}
-        self._reader = Reader(path, Names(plan))
+        self._reader = Reader(path, Names(plan, ()))
         self._heartbeats = plan.paths.heartbeats
         self._tallies: tuple[float, Mapping[str, Tally]] = -math.inf, {}  # when they were read
         self.running: dict[RequestContext, int] = {}

@@ -1,12 +1,13 @@
 """The documents of /status, /health and /ready: the state that control published, by model."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from berth import __version__
+from berth.gpu_parts import parts
 from berth.notices import Notice
 from berth.plan import ModelRoute, Plan, Replica
 from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
@@ -65,20 +66,6 @@ def status(
     found: Sequence[Notice] = (),
 ) -> dict[str, Any]:
     """The response of GET /status."""
-    known = {gpu.index: gpu for gpu in plan.inventory.gpus}
-    gpus = []
-    for reported in state.gpus if state else ():
-        gpu = known.get(reported.index)
-        gpus.append(
-            {
-                "index": reported.index,
-                "name": gpu.name if gpu else "",
-                "uuid": gpu.uuid if gpu else "",
-                "memory_used_bytes": reported.memory_used_bytes,
-                "memory_total_bytes": reported.memory_total_bytes,
-                "utilization_percent": reported.utilization_percent,
-            }
-        )
     return {
         "version": __version__,
         "open_access": plan.open_access,
@@ -91,9 +78,31 @@ def status(
             "full": state is not None and state.run_dir_full,
         },
         "models": [_model(plan, route, statuses, traffic, state, now=now) for route in plan.models],
-        "gpus": gpus,
+        "gpus": list(_gpus(plan, state)) if state is not None else [],
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
     }
+
+
+def _gpus(plan: Plan, state: State) -> Iterator[dict[str, Any]]:
+    known = {gpu.index: gpu for gpu in plan.inventory.gpus}
+    for one in state.gpus:
+        gpu, used = known.get(one.index), parts(plan, state, one)
+        yield {
+            "index": one.index,
+            "name": gpu.name if gpu else "",
+            "uuid": gpu.uuid if gpu else "",
+            "memory_used_bytes": one.memory_used_bytes,
+            "memory_total_bytes": one.memory_total_bytes,
+            "memory_by_engine": [
+                {"replica": part.replica, "weights": part.weights, "kv": part.kv, "rest": part.rest}
+                for part in used.engines
+            ],
+            "memory_foreign_bytes": used.foreign,  # None: unknown
+            "utilization_percent": one.utilization_percent,
+            "power_watts": one.power_watts,
+            "temperature_celsius": one.temperature_celsius,
+            "slowed": one.slowed,
+        }
 
 
 def health(plan: Plan, state: State | None, *, now: float) -> dict[str, str]:

@@ -16,6 +16,7 @@ from berth.plan import DriverState, Gpu, GpuInventory, Plan
 from berth.processes import REPLICA_MARKER
 from berth.state import ReplicaStatus
 from tests.control.harness import FAST, appliance, engine, plan_of
+from tests.fakes.silent_nvml import SilentNvml
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 GIB = 2**30
@@ -23,7 +24,7 @@ S = ReplicaStatus
 
 
 @dataclass
-class HeldNvml:
+class HeldNvml(SilentNvml):
     """A GPU of which others hold so much."""
 
     NVMLError: type[Exception] = RuntimeError

@@ -293,7 +293,6 @@ def test_requests_wait_for_what_comes_back_and_not_for_what_pinned_models_keep_o
         assert upstreams.comes_back(route)
     publish(plan, replica_state("own-a", ReplicaStatus.UNLOADED, expected_s=40.4))
     upstreams.poll()
-    assert upstreams.comes_back(route)
     assert upstreams.progress(route) == "model loading, about 40 s left"
     for never in ({"memory_not_free": "GPU 0: held by others"}, {"leased": True}):
         publish(plan, replica_state("own-a", ReplicaStatus.STARTING, **never))

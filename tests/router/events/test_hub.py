@@ -109,7 +109,7 @@ async def test_begins_with_the_state_and_goes_with_traffic(setup: Setup) -> None
 
     (traffic,) = await heard(listener, "traffic")
     assert (traffic["models"]["chat"]["in_flight"], traffic["replicas"]["chat-a"]["in_flight"]) == (3, 3)
-    assert traffic["gpus"] == [{"index": 0, "used": 5, "total": 8, "busy": 0.93, "watts": None}]
+    assert traffic["gpus"] == [{"index": 0, "used": 5, "total": 8, "busy": 0.93, "watts": None, "celsius": None}]
     assert traffic["host"].keys() == {"cpu", "rss"}
 
 

@@ -187,7 +187,7 @@ def test_shows_a_request_outlives_the_router_and_does_not_hold_up_its_end(run_di
     key = {"authorization": "Bearer foo"}
     chat = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
     assert httpx.post(f"{router.url}/v1/chat/completions", json=chat, headers=key).status_code == 503
-    reader = Reader(plan.paths.journal, Names(plan))
+    reader = Reader(plan.paths.journal, Names(plan, ()))
     router.await_true(reader.finished)  # after the response
     router = killed_and_started_again(router, keys)
     with httpx.stream("GET", f"{router.url}/events?requests=1", headers=key, timeout=10) as response:

@@ -5,7 +5,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import CollectorRegistry
 
-from berth.key_counters import IN_FLIGHT, KEY_WIDTH, PROMPT, RATE_LIMITED, SUCCEEDED, USE_WIDTH
+from berth.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, PROMPT, RATE_LIMITED, SUCCEEDED, USE_WIDTH
 from berth.plan import ApiKey, Keys
 from berth.router.telemetry.key_metrics import key_metrics
 from berth.router.telemetry.metrics import Meter, _Snapshot, layout
@@ -24,7 +24,8 @@ def test_metrics_have_the_names_of_the_keys(tmp_path: Path) -> None:
     keys.limited(1, "day")
     keys.waited(1, 0.5)
     keys.row[KEY_WIDTH + IN_FLIGHT] = 4
-    known = Keys(api_keys=(ApiKey(name="alice", slot=1),), retired={"bob": 2})
+    keys.row[KEY_WIDTH + CHARGED] = 150
+    known = Keys(api_keys=(ApiKey(name="alice", slot=1, tokens_per_day=200, day_from=50.0),), retired={"bob": 2})
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Snapshot(tuple(key_metrics(replace(plan), known, keys))))
@@ -43,5 +44,6 @@ def test_metrics_have_the_names_of_the_keys(tmp_path: Path) -> None:
         ("queue_wait_seconds_count", "alice"): 1,
         ("queue_wait_seconds_sum", "alice"): 0.5,
         ("requests_in_flight", "alice"): 4,
+        ("budget_used_ratio", "alice", "day"): 0.5,
     }
     board.close()

@@ -70,7 +70,7 @@ def test_traffic_has_the_load_of_engines_and_gpus(board: Scoreboard) -> None:
     state = State(sequence=1, published_at=1.0, control_pid=1, replicas=(one,), gpus=(gpu,))
     document = traffic(sample, sample, sampler.bounds, state)
     assert document["replicas"]["chat-vllm"] == {"in_flight": 0, "kv": 0.41, "running": 3, "waiting": 1}
-    assert document["gpus"] == [{"index": 0, "used": 5, "total": 8, "busy": None, "watts": None}]
+    assert document["gpus"] == [{"index": 0, "used": 5, "total": 8, "busy": None, "watts": None, "celsius": None}]
 
 
 def test_one_sample_has_no_rates(board: Scoreboard) -> None:

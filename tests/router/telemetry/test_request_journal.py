@@ -46,7 +46,7 @@ class Journal(RequestJournal):
 
     def __init__(self, path: Path, row: int = 0) -> None:
         super().__init__(path, PLAN, row)
-        self.reader = Reader(path, Names(PLAN))
+        self.reader = Reader(path, Names(PLAN, ()))
 
     def of(self, ctx: RequestContext, api: int = 1) -> Record:
         self.running[ctx] = api
@@ -275,7 +275,7 @@ async def test_queue(journal: Journal, forwarding: Forwarding, engines: tuple[Fa
 def test_requests_of_clients_are_in_the_journal_of_the_run_directory(router_fixture: RouterFixture) -> None:
     router_fixture.first.answers(chat_answer())
     plan = router_fixture.router.plan
-    reader = Reader(plan.paths.journal, Names(plan))
+    reader = Reader(plan.paths.journal, Names(plan, ()))
     reader.new()
 
     for path, model in (

@@ -1,4 +1,6 @@
-"""Whether control has published other API keys: keys.json is read again when it is another file."""
+"""Whether control has published other API keys: keys.json is read again when it is another file. For all programs that
+show clients by their names.
+"""
 
 import os
 
