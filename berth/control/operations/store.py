@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from berth.control.decisions import requests, residency, scaling
 from berth.control.decisions.records import Observation, Record
-from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_SWAP, Decision
+from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, BY_SWAP, Decision
 from berth.control.operations import denials
 from berth.control.operations.event_ring import EventRing
 from berth.log import log
@@ -46,7 +46,7 @@ _ACTIONS = {
     ChangeKind.SLEEP: Action.SLEEP,
     ChangeKind.UNLOAD: Action.UNLOAD,
 }
-CAUSES = {BY_REQUEST: Cause.REQUEST, BY_IDLE: Cause.IDLE, BY_SWAP: Cause.SWAP}
+CAUSES = {BY_REQUEST: Cause.REQUEST, BY_IDLE: Cause.IDLE, BY_STOP: Cause.IDLE, BY_SWAP: Cause.SWAP}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ class Operations:
 
     def learned(self, before: Record, record: Record, now: float) -> None:
         """A change of status: how long it took, and for whom."""
-        if record.status is _S.UNLOADED and record.replica.model in self.kept.keep:
+        if record.status in (_S.UNLOADED, _S.ASLEEP) and record.replica.model in self.kept.keep:
             rest = {name: value for name, value in self.kept.keep.items() if name != record.replica.model}
             self.kept = replace(self.kept, keep=rest)
         change = _CHANGES.get((before.status, record.status))
@@ -177,6 +177,8 @@ class Operations:
         change = {
             Decision.LOAD: Change(action=Action.LOAD, model=model, by=BY_REQUEST),
             Decision.UNLOAD: Change(action=Action.UNLOAD, model=model, by=BY_IDLE),
+            Decision.SLEEP: Change(action=Action.SLEEP, model=model, by=BY_IDLE),
+            Decision.STOP: Change(action=Action.UNLOAD, model=model, by=BY_STOP),
             Decision.EVICT: Change(  # no request is cut
                 action=Action.UNLOAD, model=model, by=f"{BY_SWAP} to {other}", drain_s=LONGEST_DRAIN_S
             ),
@@ -244,10 +246,11 @@ class Operations:
                     self.ask(load, replace(observation, operations=self.running), workers=(), now=now)
 
     def _stays(self, model: str, observation: Observation, by: str = "") -> None:
-        """What Berth unloads by itself, and only drains yet, serves again. `by`: only if it is unloaded for that."""
+        """What leaves by Berth's own decision, and only drains yet, serves again. `by`: only if it leaves for that."""
         drains = any(one.replica.model == model and one.status is _S.DRAINING for one in observation.records)
         for one in self.running if drains else ():
-            if one.model == model and one.action is Action.UNLOAD and residency.is_own(one) and one.by.startswith(by):
+            leaves = one.model == model and one.action is not Action.LOAD
+            if leaves and residency.is_own(one) and one.by.startswith(by):
                 self._end(one, OperationState.CANCELLED, "")
 
     def _taken_over(self, own: Operation, asked: Operation) -> Operation:

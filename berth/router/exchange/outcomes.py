@@ -240,6 +240,13 @@ def loading_queue_full(model: str, length: int, loading: NotReadyError) -> Overl
     return OverloadedError(text, code="queue_full", retry_after_s=loading.retry_after_s or _RETRY_LOADING_S)
 
 
+def outranked(model: str, retry_after_s: float) -> OverloadedError:
+    text = (
+        f"The queue of model {model!r} is full (BERTH_QUEUE_SIZE), and a request of higher priority has taken the place"
+    )
+    return OverloadedError(f"{text} of this one.", code="outranked", retry_after_s=retry_after_s)
+
+
 def adapter_not_loaded(name: str, error: str) -> NotReadyError:
     if not error:
         return NotReadyError(f"Adapter {name!r} is being loaded.", retry_after_s=_RETRY_LOADING_S)
