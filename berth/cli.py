@@ -169,6 +169,13 @@ def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             return commands.change(run_dir, requested, wait_s=options.wait, as_json=options.json)
 
 
+def report(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """What a person needs who is asked for help."""
+    from berth.report.archive import report as write
+
+    return write(environ, options.output or ("" if sys.stdout.isatty() else "-"))
+
+
 def capture(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Requests and responses as they went over the wire."""
     from berth.boot.config import checkout, settings
@@ -294,6 +301,7 @@ COMMANDS: dict[str, Command] = {
     "audit": audit,
     "capture": capture,
     **dict.fromkeys(("revisions", "diff"), revisions),
+    "report": report,
 }
 
 
@@ -430,6 +438,9 @@ def parser() -> argparse.ArgumentParser:
     env = commands.add_parser("env", help="describe all environment variables")
     env.add_argument("--markdown", action="store_true", help="print the table of docs/configuration.md")
     commands.add_parser("doctor", help="check driver, memory, disk, ports, engines and files", parents=[json])
+    report = commands.add_parser("report", help="write an archive for support: what runs and why, logs, no secrets")
+    text = "the file (default: standard output, or a file in this folder where that is a terminal)"
+    report.add_argument("-o", "--output", default="", metavar="FILE", help=text)
     commands.add_parser("fetch", help="download the models of BERTH_MODELS in advance", parents=[models])
     commands.add_parser("export", help="write models and compile caches as tar to stdout", parents=[models])
     commands.add_parser("import", help="read the output of `berth export` from stdin")

@@ -15,6 +15,7 @@ from berth.log_lines import mask_secrets
 
 MASK: Final = "***"
 SHORTEST: Final = 4  # of a known value: shorter ones would be found everywhere
+_NO_SECRET: Final = re.compile(r"(?i)true|false|none|null|[0-9.]+")
 SECRET_WORD: Final = re.compile(
     r"(?i)pass(?:word|wd|phrase)|secret|credential|api[_-]?key|private[_-]?key|access[_-]?key|authorization|cookie"
     r"|(?:^|[_-])(?:keys?|auth|tokens?|pat)\Z"
@@ -70,7 +71,8 @@ class Redactor:
 
     def __init__(self, values: Iterable[str] = (), digests: Collection[str] = ()) -> None:
         """`digests`: SHA-256, hexadecimal, of keys that are not known themselves."""
-        spelled = {form for value in values if len(value) >= SHORTEST for form in _forms(value)}
+        known = [value for value in values if len(value) >= SHORTEST and not _NO_SECRET.fullmatch(value)]
+        spelled = {form for value in known for form in _forms(value)}
         longest_first = sorted(spelled, key=len, reverse=True)
         self._values = re.compile("|".join(map(re.escape, longest_first))) if spelled else None
         self._digests = frozenset(digests)

@@ -10,8 +10,6 @@ from typing import Final, Literal
 
 import msgspec
 
-from berth.redaction import is_secret
-
 ANONYMOUS: Final = "anonymous"  # whose requests need no key
 MOST_KEYS: Final = 1000
 SPARE_SLOTS: Final = 64  # for keys that a file gets while Berth runs
@@ -96,7 +94,7 @@ class Keys:
 
     def secrets(self) -> tuple[str, ...]:
         """All that is secret and known here."""
-        own = [value for env in self.engine_env.values() for name, value in env.items() if is_secret(name)]
+        own = [value for env in self.engine_env.values() for value in env.values()]
         headers = [value for name, value in self.otel.items() if name.endswith("HEADERS")]
         own += [part.partition("=")[2] for text in headers for part in text.split(",")]
         return (*self.upstream_keys.values(), self.hub_token, self.admin_secret, self.session_secret, *headers, *own)

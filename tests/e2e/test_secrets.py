@@ -8,6 +8,8 @@ import psutil
 import pytest
 
 from berth.plan import Keys
+from berth.report.archive import collected
+from berth.report.parts import PARTS
 from tests.e2e.appliance import Appliance
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -89,3 +91,15 @@ def test_no_log_or_response_has_a_secret(berth: Appliance, secrets: list[str]) -
 
     assert "a-sim" in shown
     assert [secret for secret in secrets if secret in shown] == []
+
+
+def test_no_part_of_a_report_has_a_secret(berth: Appliance, secrets: list[str]) -> None:
+    assert berth.chat("a", user=f"{secrets[0]} and http://me:{OWN}@host").status_code == 200
+    berth.get(f"/v1/models?api_key={secrets[1]}")
+
+    texts = collected(berth.environ)
+
+    assert set(PARTS) - set(texts) <= {"measured.json"}  # there is nothing in it yet
+    assert "berth_requests_total" in texts["metrics.txt"]
+    assert '"model": "a"' in texts["requests.jsonl"]
+    assert [(name, secret) for name, text in texts.items() for secret in secrets if secret in text] == []

@@ -39,10 +39,20 @@ def masked(text: str) -> str:
         root = _compose(text)
     except YamlError:
         return "***"
-    for start, end in sorted(_secret_spans(root), reverse=True):
+    spans = [(node.start_mark.index, node.end_mark.index) for node in _secret_nodes(root)]
+    for start, end in sorted(spans, reverse=True):
         newline = "\n" if text[start:end].endswith("\n") else ""
         text = text[:start] + "***" + newline + text[end:]
     return text
+
+
+def secret_values(text: str) -> list[str]:
+    """The values of secret keys. Of a text that is not YAML all words: any of them may be one."""
+    try:
+        values = [str(node.value) for node in _secret_nodes(_compose(text))]
+    except YamlError:
+        return list(words(text))
+    return [*values, *(value.partition("=")[2] for value in values if value.startswith("--"))]
 
 
 def _compose(text: str) -> yaml.Node | None:
@@ -106,25 +116,23 @@ def _text(node: yaml.Node) -> str:
     return text
 
 
-def _secret_spans(node: yaml.Node | None, *, secret: bool = False) -> list[tuple[int, int]]:
+def _secret_nodes(node: yaml.Node | None, *, secret: bool = False) -> list[yaml.ScalarNode]:
     """Where secrets are in the text: values of secret keys and options, and every value of an engine's `env`."""
     if isinstance(node, yaml.ScalarNode):
         option, equals, _ = node.value.partition("=")
-        if secret or (equals and SECRET_OPTION.search(option)):
-            return [(node.start_mark.index, node.end_mark.index)]
-        return []
-    spans = []
+        return [node] if secret or (equals and SECRET_OPTION.search(option)) else []
+    found = []
     if isinstance(node, yaml.SequenceNode):
         for previous, item in pairwise([None, *node.value]):
-            spans += _secret_spans(item, secret=_is_secret(SECRET_OPTION, previous))
+            found += _secret_nodes(item, secret=secret or _is_secret(SECRET_OPTION, previous))
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value == "env" and isinstance(value, yaml.MappingNode):
                 for _, variable in value.value:
-                    spans += _secret_spans(variable, secret=True)
+                    found += _secret_nodes(variable, secret=True)
             else:
-                spans += _secret_spans(value, secret=_is_secret(SECRET_NAME, key))
-    return spans
+                found += _secret_nodes(value, secret=_is_secret(SECRET_NAME, key))
+    return found
 
 
 def _is_secret(pattern: re.Pattern[str], node: yaml.Node | None) -> bool:
