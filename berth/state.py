@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from berth.plan import Discovered
+from berth.time_left import Usual, left_s
 
 STATE_VERSION = 1
 FULL_BYTES = 256 << 10  # a run directory with less free space than this counts as full
@@ -84,6 +85,8 @@ class Progress:
 
     phase: str  # "process", "download", "load", "compile", "graphs", "warm-up": from the engine's log
     percent: float | None = None  # 0..100 within the phase
+    done_bytes: int | None = None  # of a download
+    total_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,7 @@ class ReplicaState:
     requested: Literal["", "unloaded", "asleep", "loaded"] = ""  # how it is, or is to be, by request
     load_s: float | None = None  # how long its last start took
     expected_s: float | None = None  # how long its present or next start or wake takes, by the last ones; None: unknown
+    expected_phases: Mapping[str, float] = field(default_factory=dict)  # the seconds of each, while it starts
     flaps: int = 0  # how often it became ready and failed within an hour, if that is too often
     start_phases: Mapping[str, float] = field(default_factory=dict)  # seconds of each: of the last start, or wake
     spare: bool = False  # its model is scaled to fewer replicas: it need not be ready
@@ -128,6 +132,17 @@ class ReplicaState:
     continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked
     load: EngineLoad | None = None  # None: it does not serve, or does not say
     load_failures: int = 0  # how often a serving engine did not say, though it could: since control started
+
+    @property
+    def usual(self) -> Usual:
+        return Usual(self.expected_s, self.expected_phases)
+
+    def left_s(self, now: float) -> float | None:
+        """Until it is ready, while it starts or wakes. None: unknown. `now`: Unix seconds."""
+        if self.status not in (ReplicaStatus.STARTING, ReplicaStatus.WAKING):
+            return None
+        progress = self.progress or Progress(phase="")
+        return left_s(self.usual, progress.phase, progress.percent, max(now - self.since, 0.0))
 
     @property
     def away(self) -> bool:

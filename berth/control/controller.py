@@ -289,7 +289,9 @@ class Controller:
         times = {
             name: seconds for name, one in self._records.items() if (seconds := self._runtime.times.expected_s(one))
         }
-        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free, spares=spares, expected_s=times)
+        phases = {name: self._runtime.times.expected_phases(one) for name, one in self._records.items()}
+        not_free = self._runtime.memory.not_free
+        held = Held(rooms=self._rooms(), not_free=not_free, spares=spares, expected_s=times, expected_phases=phases)
         self._publisher.publish(records, self._seen(), control, held, expires=expires, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:

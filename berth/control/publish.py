@@ -61,12 +61,14 @@ class Held:
     not_free: Mapping[str, str] = field(default_factory=dict)  # who holds it, although the plan has it for the replica
     spares: Collection[str] = ()  # a scale does not want these now
     expected_s: Mapping[str, float] = field(default_factory=dict)  # how long their starts or wakes take
+    expected_phases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # and each phase of a start
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
         room, not_free = self.rooms.get(state.name), self.not_free.get(state.name, "")
         if state.name in self.expected_s:
-            state = replace(state, expected_s=self.expected_s[state.name])
+            phases = self.expected_phases.get(state.name, {})
+            state = replace(state, expected_s=self.expected_s[state.name], expected_phases=phases)
         if state.name in self.spares:
             state = replace(state, requested="", spare=True)
         if room is not None:

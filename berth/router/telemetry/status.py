@@ -77,7 +77,7 @@ def status(
             "free_bytes": state.run_dir_free_bytes if state else None,
             "full": state is not None and state.run_dir_full,
         },
-        "models": [_model(plan, route, statuses, traffic, state) for route in plan.models],
+        "models": [_model(plan, route, statuses, traffic, state, now=now) for route in plan.models],
         "gpus": list(_gpus(plan, state)) if state is not None else [],
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
     }
@@ -168,7 +168,13 @@ def _is_ready(state: ReplicaState) -> bool:
 
 
 def _model(
-    plan: Plan, route: ModelRoute, statuses: Mapping[str, ReplicaState], traffic: Traffic, state: State | None
+    plan: Plan,
+    route: ModelRoute,
+    statuses: Mapping[str, ReplicaState],
+    traffic: Traffic,
+    state: State | None,
+    *,
+    now: float,
 ) -> dict[str, Any]:
     serving = _serving(route, statuses)
     found = [one.context for name in route.replicas if (one := statuses[name].discovered) and one.context]
@@ -187,11 +193,11 @@ def _model(
         "serving": serving,
         # the requests of adapters are in their model's queue, and count there
         "queue": {"length": traffic.queues.get(route.name, 0), "size": plan.limits.queue_size},
-        "replicas": [_replica(plan.replica(name), statuses[name], traffic) for name in route.replicas],
+        "replicas": [_replica(plan.replica(name), statuses[name], traffic, now) for name in route.replicas],
     }
 
 
-def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[str, Any]:
+def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float) -> dict[str, Any]:
     progress = state.progress
     if state.discovered is not None:
         replica = replica.as_discovered(state.discovered)
@@ -217,7 +223,9 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         }
         if state.start_phases
         else None,
-        "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,
+        "progress": None if progress is None else msgspec.to_builtins(progress),
+        "expected_s": state.expected_s,
+        "ready_at": None if (left_s := state.left_s(now)) is None else round(now + left_s),
         "restarts": state.restarts,
         "flaps": state.flaps,
         "next_start_at": state.next_start_at,

@@ -39,7 +39,7 @@ def test_status_shows_serving_replica_and_reasons_of_others() -> None:
     assert (failed["status"], failed["reason"], failed["last_lines"]) == ("failed", "gone", ["a", "b"])
     assert (failed["attached"], chat["replicas"][1]["attached"]) == (False, True)
     assert (embed["ready"], embed["serving"]) == (False, None)
-    assert embed["replicas"][0]["progress"] == {"phase": "load", "percent": 4.0}
+    assert embed["replicas"][0]["progress"]["percent"] == 4.0
 
 
 def test_status_shows_traffic() -> None:
