@@ -15,6 +15,7 @@ from berth.gpu_parts import parts
 from berth.journal import LONG_WAIT_S, Tally
 from berth.plan import ApiKey, Gpu, ModelRoute, Plan
 from berth.state import GpuState, HostState, ReplicaState, ReplicaStatus, State
+from berth.time_left import is_slow, words
 from berth.units import GIB, date, size
 
 RECENT_S: Final = 300.0  # of the journal
@@ -33,6 +34,7 @@ _MEMORY_SHARE: Final = 0.05
 _BUDGET_SHARE: Final = 0.8
 _LOOPBACK: Final = ("localhost", "::1")
 _FAILING: Final = (ReplicaStatus.FAILED, ReplicaStatus.UNHEALTHY)
+_GETTING_READY: Final = (ReplicaStatus.STARTING, ReplicaStatus.WAKING)
 _COMING: Final = (ReplicaStatus.WAITING, ReplicaStatus.STARTING, ReplicaStatus.WAKING)
 
 
@@ -60,6 +62,7 @@ class Kind(StrEnum):
     OPEN_ACCESS = "open_access"
     CAPTURE_ON = "capture_on"
     ENGINE_VERSION = "engine_version"
+    SLOW_START = "slow_start"
 
 
 _ORDER: Final = {kind: place for place, kind in enumerate(Kind)}
@@ -99,7 +102,7 @@ def notices(
     statuses = {one.name: one for one in state.replicas} if state else {}
     for route in plan.models:
         states = [statuses[name] for name in route.replicas if name in statuses]
-        found += of_replicas(route, states)
+        found += of_replicas(route, states, now)
         for name in (route.name, *(adapter.name for adapter in route.adapters)):
             found += of_requests(name, recent.get(name, Tally()))
     return sorted(found, key=lambda notice: _ORDER[notice.kind])
@@ -201,7 +204,7 @@ def of_versions(plan: Plan) -> Iterator[Notice]:
             yield Notice(kind=Kind.ENGINE_VERSION, text=text, model=one.model, replica=one.name, help=help_)
 
 
-def of_replicas(route: ModelRoute, states: list[ReplicaState]) -> Iterator[Notice]:
+def of_replicas(route: ModelRoute, states: list[ReplicaState], now: float) -> Iterator[Notice]:
     """A model that is loading for the first time is not down; one that was unloaded or put to sleep is as it should."""
     ready = any(one.status is ReplicaStatus.READY for one in states)
     coming = any(one.status in _COMING and not one.restarts for one in states)
@@ -217,6 +220,13 @@ def of_replicas(route: ModelRoute, states: list[ReplicaState]) -> Iterator[Notic
             help=f"berth logs {worst.name}",
         )
     for one in states:
+        if one.status in _GETTING_READY and is_slow(one.expected_s, now - one.since):
+            usual = words(one.expected_s or 0.0)
+            text = f"{one.name} has been {one.status} for {words(now - one.since)}; usually it takes {usual}"
+            help_ = f"berth logs {one.name}"
+            yield Notice(
+                kind=Kind.SLOW_START, text=text, model=route.name, replica=one.name, since=one.since, help=help_
+            )
         if one.status in _FAILING or one.status is ReplicaStatus.BACKOFF:
             looping = one.status is ReplicaStatus.BACKOFF
             yield Notice(

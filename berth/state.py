@@ -12,6 +12,7 @@ import msgspec
 
 from berth.capture import Capture
 from berth.plan import Discovered
+from berth.time_left import Usual, left_s
 
 STATE_VERSION = 1
 FULL_BYTES = 256 << 10  # a run directory with less free space than this counts as full
@@ -85,6 +86,8 @@ class Progress:
 
     phase: str  # "process", "download", "load", "compile", "graphs", "warm-up": from the engine's log
     percent: float | None = None  # 0..100 within the phase
+    done_bytes: int | None = None  # of a download
+    total_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,7 @@ class ReplicaState:
     requested: Literal["", "unloaded", "asleep", "loaded"] = ""  # how it is, or is to be, by request
     load_s: float | None = None  # how long its last start took
     expected_s: float | None = None  # how long its present or next start or wake takes, by the last ones; None: unknown
+    expected_phases: Mapping[str, float] = field(default_factory=dict)  # the seconds of each, while it starts
     flaps: int = 0  # how often it became ready and failed within an hour, if that is too often
     start_phases: Mapping[str, float] = field(default_factory=dict)  # seconds of each: of the last start, or wake
     leased: bool = False  # it serves no clients until the lease on its model ends
@@ -132,16 +136,26 @@ class ReplicaState:
     load_failures: int = 0  # how often a serving engine did not say, though it could: since control started
 
     @property
+    def usual(self) -> Usual:
+        return Usual(self.expected_s, self.expected_phases)
+
+    def left_s(self, now: float) -> float | None:
+        """Until it is ready, while it starts or wakes. None: unknown. `now`: Unix seconds."""
+        if self.status not in (ReplicaStatus.STARTING, ReplicaStatus.WAKING):
+            return None
+        progress = self.progress or Progress(phase="")
+        return left_s(self.usual, progress.phase, progress.percent, max(now - self.since, 0.0))
+
+    def until_ready_s(self, now: float) -> float | None:
+        """As `left_s`; of a start that has not begun yet, the whole of it."""
+        if self.status in (ReplicaStatus.READY, ReplicaStatus.STARTING, ReplicaStatus.WAKING):
+            return self.left_s(now)
+        return self.expected_s
+
+    @property
     def away(self) -> bool:
         """It does not serve by request, which is no failure."""
         return self.requested in ("unloaded", "asleep")
-
-    def left_s(self, now: float) -> float | None:
-        """Until it is ready, once it starts or wakes: as it took the last times. None: unknown. `now`: Unix seconds."""
-        if self.status is ReplicaStatus.READY or self.expected_s is None:
-            return None
-        begun = self.status in (ReplicaStatus.STARTING, ReplicaStatus.WAKING)
-        return max(self.expected_s - (now - self.since if begun else 0.0), 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

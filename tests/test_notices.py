@@ -281,6 +281,23 @@ def test_of_a_key(bad: ApiKey, good: ApiKey, charged: float, expected: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("status", "expected_s", "expected"),
+    [
+        (S.STARTING, 240.0, "slow_start: chat-a has been starting for 9 min; usually it takes 4 min"),
+        (S.WAKING, 2.0, "slow_start: chat-a has been waking for 9 min; usually it takes 2 s"),
+        (S.STARTING, 480.0, ""),
+        (S.STARTING, None, ""),
+        (S.READY, 2.0, ""),
+    ],
+)
+def test_of_a_slow_start(status: ReplicaStatus, expected_s: float | None, expected: str) -> None:
+    first = ReplicaState(name="chat-a", status=status, since=NOW - 540, expected_s=expected_s)
+    replicas = (first, replica_state("chat-b", S.READY))
+    found = notices(ON_GPU, State(sequence=1, published_at=NOW, control_pid=1, replicas=replicas), {}, now=NOW)
+    assert [f"{one.kind}: {one.text}" for one in found] == ([expected] if expected else [])
+
+
+@pytest.mark.parametrize(
     ("version", "unknown"), [("1.2.0", True), ("1.2.1", False), ("1.2.1+cu130", False), ("", False)]
 )
 def test_of_an_engine_version(version: str, unknown: bool) -> None:

@@ -48,7 +48,8 @@ class Executor:
         name, records = transition.name, self._runtime.records
         before = records[name]
         records[name] = record = lifecycle.apply(before, transition, now)
-        log_transition(before, record, now)
+        getting_ready = record if record.status is _S.STARTING else before
+        log_transition(before, record, now, self._runtime.times.expected_s(getting_ready))
         operations = self._runtime.operations
         operations.learned(before, record, now)
         if self._runtime.times.learned(before, record, now):

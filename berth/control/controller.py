@@ -296,6 +296,7 @@ class Controller:
         times = {
             name: seconds for name, one in self._records.items() if (seconds := self._runtime.times.expected_s(one))
         }
+        phases = {name: self._runtime.times.expected_phases(one) for name, one in self._records.items()}
         leased = {
             name for one in kept.operations if one.running and one.action is Action.LEASE for name in one.replicas
         }
@@ -304,6 +305,7 @@ class Controller:
             not_free=self._runtime.memory.not_free,
             spares=spares,
             expected_s=times,
+            expected_phases=phases,
             leased=leased,
         )
         capture = self._captures.current

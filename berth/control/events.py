@@ -1,5 +1,7 @@
 """Log events of control: one line per transition of a replica, and an example request."""
 
+from collections.abc import Mapping
+
 from berth.control.decisions import requests
 from berth.control.decisions.records import Record
 from berth.log import log
@@ -18,7 +20,9 @@ _EVENTS = {
 }
 
 
-def log_transition(before: Record, record: Record, now: float) -> None:
+def log_transition(before: Record, record: Record, now: float, usual_s: float | None = None) -> None:
+    """`usual_s`: how long such a start or wake takes; None: unknown."""
+    usual = {} if usual_s is None else {"usual_s": round(usual_s, 1)}
     replica, status, reason = record.replica, record.status, record.reason
     bound = log.bind(replica=replica.name)
     after_s = round(now - before.since, 1)
@@ -30,9 +34,9 @@ def log_transition(before: Record, record: Record, now: float) -> None:
         case _S.STANDBY | _S.UNHEALTHY:
             bound.warning(_EVENTS[status], reason=reason)
         case _S.STARTING:
-            log_start(record)
+            log_start(record, usual)
         case _S.READY:
-            bound.info("replica ready", model=replica.model, after_s=after_s)
+            bound.info("replica ready", model=replica.model, after_s=after_s, **usual)
         case _S.FALLING_ASLEEP:
             bound.info("replica falling asleep")
         case _S.ASLEEP:
@@ -46,13 +50,13 @@ def log_transition(before: Record, record: Record, now: float) -> None:
             bound.info(f"replica {status.value}", reason=reason)
 
 
-def log_start(record: Record) -> None:
+def log_start(record: Record, usual: Mapping[str, float]) -> None:
     replica = record.replica
     if record.attached:
         log.info("attached server loading", replica=replica.name, reason=record.reason)
         return
     devices = f"GPU {','.join(str(gpu) for gpu in replica.gpus)}" if replica.gpus else "CPU"
-    log.info("replica starting", replica=replica.name, engine=replica.engine.value, devices=devices)
+    log.info("replica starting", replica=replica.name, engine=replica.engine.value, devices=devices, **usual)
 
 
 def log_example_request(plan: Plan, replica: str) -> None:

@@ -63,12 +63,14 @@ class Held:
     spares: Collection[str] = ()  # a scale does not want these now
     expected_s: Mapping[str, float] = field(default_factory=dict)  # how long their starts or wakes take
     leased: Collection[str] = ()  # they serve no clients
+    expected_phases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # and each phase of a start
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
         room, not_free = self.rooms.get(state.name), self.not_free.get(state.name, "")
         if state.name in self.expected_s:
-            state = replace(state, expected_s=self.expected_s[state.name])
+            phases = self.expected_phases.get(state.name, {})
+            state = replace(state, expected_s=self.expected_s[state.name], expected_phases=phases)
         if state.name in self.leased:
             is_ready = state.status is ReplicaStatus.READY
             status = ReplicaStatus.STARTING if is_ready else state.status  # routers send nothing to it

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Mapping
 
 from berth import starts
 from berth.control.decisions.records import Record
@@ -24,6 +25,12 @@ class StartTimes:
     def expected_s(self, record: Record) -> float | None:
         """How long it takes from its next, or present, start or wake until it is ready. None: unknown."""
         return None if record.attached else self._starts.seconds(kind_of(record.replica, how(record)))
+
+    def expected_phases(self, record: Record) -> Mapping[str, float]:
+        """The seconds of each, of a replica that starts."""
+        if record.status is not _S.STARTING or record.attached:
+            return {}
+        return self._starts.phases(kind_of(record.replica, How.COLD))
 
     def learned(self, before: Record, record: Record, now: float) -> bool:
         """A change of status. True: there is something new for `save`."""

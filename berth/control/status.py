@@ -12,6 +12,7 @@ from berth.journal import Names, Reader
 from berth.notices import RECENT_S, Kind, Notice, notices
 from berth.plan import Plan, Replica, RunPaths, read_contract, read_plan
 from berth.state import ReplicaState, ReplicaStatus, State
+from berth.time_left import words
 from berth.units import GIB
 
 STALE_AFTER_S = 10.0  # control publishes every 2 s
@@ -92,7 +93,12 @@ def _replica_lines(replica: Replica, state: ReplicaState | None, now: float) -> 
     columns = [f"  {mark} {replica.name}", replica.kind, state.status, f"for {age}"]
     if state.progress:
         percent = "" if state.progress.percent is None else f" {state.progress.percent:.0f} %"
-        columns.append(f"({state.progress.phase}{percent})")
+        sizes = ""
+        if state.progress.total_bytes:
+            sizes = f", {(state.progress.done_bytes or 0) / GIB:.1f} of {state.progress.total_bytes / GIB:.1f} GiB"
+        columns.append(f"({state.progress.phase}{percent}{sizes})")
+    if (left_s := state.left_s(now)) is not None:
+        columns.append(f"about {words(left_s)} left{'' if state.expected_s else ' of the download'}")
     if state.restarts:
         columns.append(f"restarts: {state.restarts}")
     if state.flaps:

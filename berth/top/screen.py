@@ -8,6 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from berth.time_left import words
 from berth.top.sources import Snapshot
 from berth.top.view import View
 from berth.units import GIB
@@ -45,7 +46,7 @@ def frame(snapshot: Snapshot, view: View, console: Console, *, now: float, live:
     else:
         if view.page == "overview":
             parts += [gpu_line(gpu, console) for gpu in snapshot.traffic.get("gpus", ())]
-            models = models_table(snapshot, view, wide=console.width >= _WIDE)
+            models = models_table(snapshot, view, wide=console.width >= _WIDE, now=now)
             parts.append(models)
             used = len(parts) + models.row_count
         else:
@@ -92,6 +93,8 @@ def gpu_line(gpu: Mapping[str, Any], console: Console) -> Text:
     full, empty = ("█", "░") if console.encoding.lower().startswith("utf") else ("#", ".")
     cells = round(share * _BAR)
     busy = "" if gpu["busy"] is None else f"  {gpu['busy'] * 100:.0f} % busy"
+    busy += "" if gpu.get("watts") is None else f"  {gpu['watts']:.0f} W"
+    busy += "" if gpu.get("celsius") is None else f"  {gpu['celsius']} C"
     style = "red" if share > 0.97 else "green"
     used = f"{gpu['used'] / GIB:.1f} of {gpu['total'] / GIB:.1f} GiB"
     bar = (f"GPU {gpu['index']}  ", (full * cells, style), empty * (_BAR - cells))
@@ -105,7 +108,7 @@ def _sorted(snapshot: Snapshot, view: View) -> Sequence[Mapping[str, Any]]:
     return sorted(models, key=lambda model: -rates.get(model["name"], {}).get(field, 0)) if field else models
 
 
-def models_table(snapshot: Snapshot, view: View, *, wide: bool) -> Table:
+def models_table(snapshot: Snapshot, view: View, *, wide: bool, now: float) -> Table:
     table = _table(("model", "<"), ("status", "<"), ("run", ">"), ("queue", ">"), ("tok/s", ">"))
     for heading in (*(("req/s", "ttft p50", "p95") if wide else ("ttft p50",)), "kv"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -120,18 +123,20 @@ def models_table(snapshot: Snapshot, view: View, *, wide: bool) -> Table:
             name = Text(f"  {replica['name']}", style="reverse" if replica["name"] == chosen else "")
             kv = snapshot.traffic.get("replicas", {}).get(replica["name"], {}).get("kv")
             cells = [str(replica["in_flight"] or ""), "", "", *[""] * (3 if wide else 1)]
-            table.add_row(name, status_text(replica), *cells, "" if kv is None else f"{kv * 100:.0f} %")
+            table.add_row(name, status_text(replica, now), *cells, "" if kv is None else f"{kv * 100:.0f} %")
     return table
 
 
-def status_text(replica: Mapping[str, Any]) -> Text:
+def status_text(replica: Mapping[str, Any], now: float) -> Text:
     status, progress = str(replica["status"]), replica["progress"]
-    words = [_MARKS.get(status, "."), status]
+    shown = [_MARKS.get(status, "."), status]
     if progress:
-        words.append(progress["phase"])
+        shown.append(progress["phase"])
         if progress["percent"] is not None:
-            words.append(f"{progress['percent']:.0f} %")
-    return Text(" ".join(words), style=_STYLES.get(status, "dim"))
+            shown.append(f"{progress['percent']:.0f} %")
+    if (ready_at := replica.get("ready_at")) is not None and ready_at > now:
+        shown.append(f"~{words(ready_at - now)} left")
+    return Text(" ".join(shown), style=_STYLES.get(status, "dim"))
 
 
 def requests_table(snapshot: Snapshot, width: int, *, most: int) -> Table:

@@ -47,6 +47,13 @@ def test_logs_one_event_per_transition(
     assert line.__dict__["fields"] == {"replica": "chat-a", **fields}
 
 
+@pytest.mark.parametrize(("status", "known"), [(S.STARTING, True), (S.READY, True), (S.ASLEEP, False)])
+def test_starts_have_their_usual_time(caplog: pytest.LogCaptureFixture, status: ReplicaStatus, known: bool) -> None:
+    with caplog.at_level("INFO", "berth"):
+        log_transition(record(S.STARTING), record(status), 15.5, 40.04)
+    assert caplog.records[0].__dict__["fields"].get("usual_s") == (40.0 if known else None)
+
+
 def listening(host: str, *, open_access: bool = True, task: Task = Task.GENERATE) -> Plan:
     plan = replace(PLAN, listen=replace(PLAN.listen, host=host), open_access=open_access)
     return replace(plan, models=(replace(plan.models[0], task=task),))

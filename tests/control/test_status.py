@@ -35,9 +35,25 @@ def write(run_dir: Path, *replicas: ReplicaState, published_at: float = 161.0, p
     paths.state.write_bytes(state.to_json())
 
 
+DOWNLOADING = replace(
+    LOADING,
+    progress=Progress(phase="download", percent=50, done_bytes=4 << 30, total_bytes=8 << 30),
+)
+
+
 @pytest.mark.parametrize(
     ("replica", "code", "lines"),
     [
+        (
+            replace(LOADING, expected_s=92.0, expected_phases={"load": 40.0, "graphs": 52.0}),
+            1,
+            ["  . chat-vllm  vllm  starting  for 2 s  (load 45 %)  about 74 s left"],
+        ),
+        (
+            DOWNLOADING,
+            1,
+            ["  . chat-vllm  vllm  starting  for 2 s  (download 50 %, 4.0 of 8.0 GiB)  about 2 s left of the download"],
+        ),
         (READY, 0, ["  + chat-vllm  vllm  ready  for 1 min 2 s  restarts: 2"]),
         (LOADING, 1, ["  . chat-vllm  vllm  starting  for 2 s  (load 45 %)"]),
         (

@@ -86,6 +86,8 @@ def test_memory_of_a_gpu_is_a_bar() -> None:
     assert full.plain.endswith("  79.0 of 80.0 GiB")
     assert full.spans[0].style == "red"
     assert gpu_line({"index": 1, "used": 0, "total": 0, "busy": 0.0}, console).plain.endswith("0 % busy")
+    warm = {"index": 1, "used": 0, "total": 0, "busy": 0.9, "watts": 412.4, "celsius": 61}
+    assert gpu_line(warm, console).plain.endswith("90 % busy  412 W  61 C")
 
 
 def test_requests_table_has_those_in_progress_first() -> None:
@@ -94,7 +96,7 @@ def test_requests_table_has_those_in_progress_first() -> None:
 
 
 def test_models_table_has_a_row_for_each_model_and_replica() -> None:
-    assert models_table(SNAPSHOT, OVERVIEW, wide=False).row_count == 5
+    assert models_table(SNAPSHOT, OVERVIEW, wide=False, now=NOW).row_count == 5
 
 
 @pytest.mark.parametrize(
@@ -109,8 +111,15 @@ def test_models_table_has_a_row_for_each_model_and_replica() -> None:
     ],
 )
 def test_status_has_a_mark_and_a_colour(status: str, progress: object, text: str, style: str) -> None:
-    shown = status_text(replica("chat", status, progress=progress))
+    shown = status_text(replica("chat", status, progress=progress), NOW)
     assert (shown.plain, shown.style) == (text, style)
+
+
+@pytest.mark.parametrize(("ready_at", "text"), [(NOW + 42, " ~42 s left"), (NOW, ""), (None, "")])
+def test_status_has_the_time_left(ready_at: float | None, text: str) -> None:
+    starting = replica("chat", "starting", progress={"phase": "load", "percent": 62.0}, ready_at=ready_at)
+    shown = status_text(starting, NOW)
+    assert shown.plain == f". starting load 62 %{text}"
 
 
 def test_requests_page_has_as_many_as_fit() -> None:

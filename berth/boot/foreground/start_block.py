@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from berth.boot.foreground.stdout_writer import StdoutWriter
+from berth.time_left import Usual, left_s, words
 
 _COMING: Final = ("waiting", "starting", "waking")
 _CELLS: Final = 20
 _LOOK_S: Final = 0.5
+_GIB: Final = 2**30
 
 
 def lines(state: Any, now: float) -> list[str]:
@@ -25,14 +27,20 @@ def lines(state: Any, now: float) -> list[str]:
     found = []
     for one in coming:
         progress = one.get("progress") or {}
-        percent, took_s = progress.get("percent"), max(0.0, now - one["since"])
+        phase, percent, took_s = progress.get("phase", ""), progress.get("percent"), max(0.0, now - one["since"])
         bar = " " * (_CELLS + 9)
         if percent is not None:
             full = round(percent / 100 * _CELLS)
             bar = f"[{'#' * full}{'.' * (_CELLS - full)}] {percent:3.0f} % "
-        left_s = (one.get("load_s") or 0.0) - took_s
-        left = f", about {left_s:.0f} s left" if left_s > 0 and one["status"] == "starting" else ""
-        found.append(f"  {one['name']:{width}}  {progress.get('phase') or one['status']:9} {bar} {took_s:.0f} s{left}")
+        sizes = ""
+        if total := progress.get("total_bytes"):
+            sizes = f"{progress['done_bytes'] / _GIB:.1f}/{total / _GIB:.1f} GiB, "
+        usual = Usual(one.get("expected_s"), one.get("expected_phases") or {})
+        seconds = left_s(usual, phase, percent, took_s) if one["status"] != "waiting" else None
+        left = "" if seconds is None else f", about {words(seconds)} left"
+        if left and usual.seconds is None:
+            left += " of the download"
+        found.append(f"  {one['name']:{width}}  {phase or one['status']:9} {bar} {sizes}{words(took_s)}{left}")
     return found
 
 

@@ -102,7 +102,9 @@ def advance(tracker: Tracker, line: str) -> Tracker:
         percent = _percent(match, {})
     if percent is None and phase == tracker.progress.phase:
         return tracker
-    progress = Progress(phase=phase, percent=percent)
+    done, total = (round(sum(of)) for of in zip(*files.values(), strict=True)) if files else (None, None)
+    sizes = (done, total) if phase == "download" else (None, None)
+    progress = Progress(phase=phase, percent=percent, done_bytes=sizes[0], total_bytes=sizes[1])
     moved = phase in _MEASURED and progress != tracker.progress
     return replace(tracker, progress=progress, files=files, moves=tracker.moves + moved)
 

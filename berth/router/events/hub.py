@@ -43,6 +43,7 @@ _PASSING: Final = (
     "length",
     "load",
     "gpus",
+    "ready_at",
 )  # numbers of /status that change all the time
 
 

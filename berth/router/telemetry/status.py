@@ -223,9 +223,9 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float
         }
         if state.start_phases
         else None,
+        "progress": None if progress is None else msgspec.to_builtins(progress),
         "expected_s": state.expected_s,
-        "left_s": state.left_s(now),
-        "progress": {"phase": progress.phase, "percent": progress.percent} if progress else None,
+        "ready_at": None if (left_s := state.left_s(now)) is None else round(now + left_s),
         "restarts": state.restarts,
         "flaps": state.flaps,
         "next_start_at": state.next_start_at,

@@ -15,13 +15,13 @@ from berth.boot.foreground.start_block import BlockWriter, has_terminal, lines
 
 
 def one(name: str, status: str = "starting", **fields: Any) -> dict[str, Any]:
-    return {"name": name, "status": status, "since": 100.0, "progress": None, "load_s": None, **fields}
+    return {"name": name, "status": status, "since": 100.0, "progress": None, "expected_s": None, **fields}
 
 
 def test_a_line_for_each_engine_that_is_starting() -> None:
     state = {
         "replicas": [
-            one("chat-vllm", progress={"phase": "load", "percent": 62.0}, load_s=66.0),
+            one("chat-vllm", progress={"phase": "load", "percent": 62.0}, expected_s=66.0),
             one("embed", "waiting"),
             one("old", "ready"),
             one("gone", "failed"),
@@ -40,7 +40,22 @@ def test_no_block_when_nothing_is_starting() -> None:
 
 
 def test_a_start_that_takes_longer_than_the_last_one_has_no_time_left() -> None:
-    assert lines({"replicas": [one("chat", load_s=10.0)]}, 141.0)[0].endswith(" 41 s")
+    assert lines({"replicas": [one("chat", expected_s=10.0)]}, 141.0)[0].endswith(" 41 s")
+
+
+def test_a_download_has_its_size_and_its_own_time_left_at_a_first_start() -> None:
+    sizes = {"phase": "download", "percent": 25.0, "done_bytes": 4 << 30, "total_bytes": 16 << 30}
+    (line,) = lines({"replicas": [one("chat", progress=sizes)]}, 141.0)
+    assert line.endswith("]  25 %  4.0/16.0 GiB, 41 s, about 2 min left of the download")
+
+
+def test_each_phase_counts_with_what_it_takes() -> None:
+    phases = {"load": 20.0, "compile": 200.0}
+    (line,) = lines({"replicas": [one("chat", expected_s=220.0, expected_phases=phases)]}, 110.0)
+    assert line.endswith(" 10 s, about 4 min left")
+    loading = {"phase": "load", "percent": 50.0}
+    (line,) = lines({"replicas": [one("chat", progress=loading, expected_s=220.0, expected_phases=phases)]}, 190.0)
+    assert line.endswith(" 90 s, about 4 min left")
 
 
 @pytest.fixture

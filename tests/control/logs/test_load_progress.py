@@ -50,6 +50,14 @@ def test_follows_a_start_through_its_log(lines: list[tuple[str, str, float | Non
     assert seen == lines
 
 
+def test_a_download_has_its_size() -> None:
+    first = advance(Tracker(), "model-1.safetensors:  10%|#  | 100M/1.00G [00:05<00:38, 90.5MB/s]")
+    second = advance(first, "model-2.safetensors:  50%|###  | 500M/1.00G [00:05<00:38, 90.5MB/s]")
+    third = advance(second, "Loading safetensors checkpoint shards:  25% Completed | 1/4 [")
+    sizes = [(one.progress.done_bytes, one.progress.total_bytes) for one in (first, second, third)]
+    assert sizes == [(100_000_000, 10**9), (600_000_000, 2 * 10**9), (None, None)]
+
+
 def test_counts_progress_of_downloads_and_loads_only() -> None:
     tracker = Tracker()
     counts = []

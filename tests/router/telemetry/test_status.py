@@ -39,7 +39,7 @@ def test_status_shows_serving_replica_and_reasons_of_others() -> None:
     assert (failed["status"], failed["reason"], failed["last_lines"]) == ("failed", "gone", ["a", "b"])
     assert (failed["attached"], chat["replicas"][1]["attached"]) == (False, True)
     assert (embed["ready"], embed["serving"]) == (False, None)
-    assert embed["replicas"][0]["progress"] == {"phase": "load", "percent": 4.0}
+    assert embed["replicas"][0]["progress"]["percent"] == 4.0
 
 
 def test_status_shows_traffic() -> None:
@@ -61,20 +61,20 @@ def test_control_is_stale_without_new_state() -> None:
 
 
 @pytest.mark.parametrize(
-    ("near", "expected", "left"),
+    ("near", "expected", "ready_at"),
     [
-        (ReplicaStatus.UNLOADED, 40.0, 40.0),
-        (ReplicaStatus.STARTING, 40.0, 30.0),
-        (ReplicaStatus.WAKING, 4.0, 0.0),
+        (ReplicaStatus.UNLOADED, 40.0, None),
+        (ReplicaStatus.STARTING, 40.0, 41),
+        (ReplicaStatus.WAKING, 4.0, None),
         (ReplicaStatus.READY, 40.0, None),
         (ReplicaStatus.STARTING, None, None),
     ],
 )
-def test_status_shows_how_long_a_load_takes(near: ReplicaStatus, expected: float | None, left: float | None) -> None:
+def test_status_shows_how_long_a_load_takes(near: ReplicaStatus, expected: float | None, ready_at: int | None) -> None:
     states = STATUSES | {"embed-vllm": replica_state("embed-vllm", near, expected_s=expected)}
     document = status(PLAN, STATE, states, now=11, traffic=Traffic())
     (shown,) = (one for model in document["models"] for one in model["replicas"] if one["name"] == "embed-vllm")
-    assert (shown["expected_s"], shown["left_s"]) == (expected, left)
+    assert (shown["expected_s"], shown["ready_at"]) == (expected, ready_at)
 
 
 def test_status_before_the_first_state() -> None:
