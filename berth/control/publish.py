@@ -20,7 +20,7 @@ from berth.log import log
 from berth.operations import LOADING
 from berth.plan import RunPaths
 from berth.reserved_file import read, write
-from berth.state import GpuState, ReplicaState, ReplicaStatus, State
+from berth.state import GpuState, RankState, ReplicaState, ReplicaStatus, State
 
 CLOCK_STEP_S = 1.0  # the wall clock was set if it moved that far against the monotonic clock
 
@@ -37,6 +37,7 @@ class ControlState:
     origins: Mapping[str, str] = field(default_factory=dict)  # why a standby was activated
     starts: Mapping[str, int] = field(default_factory=dict)
     goals: Mapping[str, Goal] = field(default_factory=dict)
+    generations: Mapping[str, int] = field(default_factory=dict)  # of ranks on several boxes
     cannot_sleep: Mapping[str, str] = field(default_factory=dict)  # why
     drain_ends: Mapping[str, float] = field(default_factory=dict)  # on the monotonic clock
     released: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # GPU memory, by those that fell asleep
@@ -60,10 +61,15 @@ class Held:
     rooms: Mapping[str, Room] = field(default_factory=dict)  # memory that other models hold
     not_free: Mapping[str, str] = field(default_factory=dict)  # who holds it, although the plan has it for the replica
     spares: Collection[str] = ()  # a scale does not want these now
+    held: Mapping[str, str] = field(default_factory=dict)  # what other boxes have to do first
+    ranks: Mapping[str, tuple[RankState, ...]] = field(default_factory=dict)
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
         room, not_free = self.rooms.get(state.name), self.not_free.get(state.name, "")
+        if ranks := self.ranks.get(state.name):
+            reason = "; ".join(part for part in (state.reason, self.held.get(state.name, "")) if part)
+            state = replace(state, ranks=ranks, reason=reason)
         if state.name in self.spares:
             state = replace(state, requested="", spare=True)
         if room is not None:
@@ -159,6 +165,7 @@ def control_state(
         flaps={record.replica.name: record.history.flaps for record in records if record.history.flaps},
         starts={record.replica.name: record.starts for record in records},
         goals={record.replica.name: record.goal for record in records if record.goal},
+        generations={record.replica.name: record.generation for record in records if record.generation},
         cannot_sleep={record.replica.name: record.cannot_sleep for record in records if record.cannot_sleep},
         drain_ends={record.replica.name: record.drain_ends for record in records if record.drain_ends is not None},
         released={record.replica.name: record.released for record in records if record.released},

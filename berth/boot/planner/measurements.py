@@ -16,6 +16,7 @@ LEFT_OUT = frozenset(
     {"name", "source", "revision", "variant", "engines", "options", "aliases", "gpus", "context", "kv_cache_bytes"}
     | {"standby", "load", "idle_unload_s", "min_residency_s", "max_wait_s", "pin", "concurrency", "pass_fields"}
     | {"replicas", "replicas_at_start"}
+    | {"nodes"}  # a rank is not measured
 )
 
 
