@@ -107,6 +107,17 @@ class EngineLoad:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RankState:
+    """One rank of an engine that runs on several boxes."""
+
+    rank: int
+    box: str  # its address
+    status: str  # a ReplicaStatus; "silent": its box does not report; "": it has not
+    generation: int = 0  # of its process: one start of all ranks together
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaState:
     name: str
     status: ReplicaStatus
@@ -133,6 +144,7 @@ class ReplicaState:
     adapter_errors: Mapping[str, str] = field(default_factory=dict)  # why others are not
     continues: tuple[str, ...] | None = None  # the operations whose given answer it continues; None: it was not asked
     load: EngineLoad | None = None  # None: it does not serve, or does not say
+    ranks: tuple[RankState, ...] = ()  # of an engine that runs on several boxes, as far as this one knows them
     load_failures: int = 0  # how often a serving engine did not say, though it could: since control started
 
     @property

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -21,7 +22,7 @@ from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError, PortInUseError
 from berth.host.disk import writing
 from berth.host.net import bind_error
-from berth.plan import Keys, Launch, Plan, Replica, read_keys, read_plan
+from berth.plan import Keys, Launch, Plan, Ranks, Replica, read_keys, read_plan
 
 EXIT_NOT_STARTABLE = 127  # the engine's program cannot be executed: as in a shell
 OWN_PREFIXES = ("BERTH_", "SUPERVISOR_", "OTEL_")  # variables that engines do not need
@@ -29,6 +30,8 @@ OTEL_OF_ENGINES = re.compile(  # of those that send spans
     r"OTEL_EXPORTER_OTLP_(TRACES_)?(HEADERS|TIMEOUT|COMPRESSION|CERTIFICATE)|OTEL_RESOURCE_ATTRIBUTES"
 )
 OOM_SCORE = 500  # of 1000: when memory is short, the kernel kills an engine before the router and control
+RAY_START_S = 120.0  # of Ray's head, on a busy machine
+RAY_POLL_S = 0.5
 DOWNLOAD_SHARE = 0.9  # of the start timeout, without a byte received: then the download fails with its own message
 
 
@@ -38,24 +41,22 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
     """
     plan, keys = read_plan(run_dir), read_keys(run_dir)
     launches = {replica.name: (replica, replica.launch) for replica in plan.replicas if replica.launch is not None}
+    launches |= {one.attendant_name: (one, one.attendant) for one in plan.replicas if one.attendant is not None}
     if name not in launches:
         raise MachineError(f"unknown replica {name!r}; known: {', '.join(launches) or 'none'}")
     replica, launch = launches[name]
     processes.follow_supervisor(plan.paths)
     open_session()
-    with writing("BERTH_RUN_DIR", plan.paths.run_dir):
-        plan.paths.leaders.mkdir(mode=0o700, exist_ok=True)
-        reserved_file.write(processes.replica_record(plan.paths, name), processes.ProcessRecord.current().to_json())
     raise_oom_score()
-    require_models(plan, replica, launch, keys)
-    require_free_address(replica)
+    if name == replica.name:
+        prepare_engine(plan, replica, launch, keys)
     key = keys.upstream_keys.get(name, "")
     with writing("BERTH_RUN_DIR", plan.paths.run_dir):
         write_files(launch, key)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the engine would inherit that
-    marker = f"{plan.paths.run_dir}:{name}"
+    marker = f"{plan.paths.run_dir}:{replica.name}"
     own = {name: value for name, value in keys.otel.items() if launch.takes_otel and OTEL_OF_ENGINES.fullmatch(name)}
-    env = environment(os.environ, launch, marker, key=key, own=own | keys.engine_env.get(name, {}))
+    env = environment(os.environ, launch, marker, key=key, own=own | keys.engine_env.get(replica.name, {}))
     try:
         os.execvpe(launch.argv[0], launch.argv, env)  # noqa: S606 - no shell is wanted
     except OSError as error:
@@ -63,6 +64,18 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
             f"berth exec: {launch.argv[0]!r} cannot be executed: {error.strerror}. Is {replica.engine} installed?\n"
         )
         sys.exit(EXIT_NOT_STARTABLE)
+
+
+def prepare_engine(plan: Plan, replica: Replica, launch: Launch, keys: Keys) -> None:
+    """Its record, and all that it finds when it starts. An attendant needs none of it."""
+    with writing("BERTH_RUN_DIR", plan.paths.run_dir):
+        plan.paths.leaders.mkdir(mode=0o700, exist_ok=True)
+        record = processes.ProcessRecord.current().to_json()
+        reserved_file.write(processes.replica_record(plan.paths, replica.name), record)
+    require_models(plan, replica, launch, keys)
+    require_free_address(replica)
+    if replica.ranks is not None and replica.ranks.ray:
+        require_ray(replica.ranks)
 
 
 def environment(
@@ -146,6 +159,18 @@ def require_free_address(replica: Replica) -> None:
     if error := bind_error(address.hostname or "", address.port or 0):
         where = f"{address.hostname}:{address.port}"
         raise PortInUseError(f"{replica.name}: {where}: {error.strerror}. Restart Berth: it will choose another port")
+
+
+def require_ray(ranks: Ranks, timeout_s: float = RAY_START_S) -> None:
+    """Returns when Ray's head listens: what joins it before ends at once."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection((ranks.head, ranks.port), timeout=RAY_POLL_S):
+            return
+        time.sleep(RAY_POLL_S)
+    raise MachineError(
+        f"Ray on the head does not answer at {ranks.meeting} within {timeout_s:g} s. Open this port between the boxes"
+    )
 
 
 def write_files(launch: Launch, key: str) -> None:

@@ -55,8 +55,12 @@ def render(plan: Plan, *, python: str) -> str:
         }
     for replica in replicas:
         sections[f"program:{replica.name}"] = engine_section(plan, replica, python)
+        if replica.attendant is not None:  # control starts it with the engine, and ends it after that one
+            command = _command(plan, python, "exec", replica.attendant_name)
+            sections[f"program:{replica.attendant_name}"] = engine_section(plan, replica, python) | {"command": command}
     if replicas:
-        names = ",".join(replica.name for replica in replicas)
+        attendants = [one.attendant_name for one in replicas if one.attendant]
+        names = ",".join((*(replica.name for replica in replicas), *attendants))
         sections[f"group:{GROUP}"] = {"programs": names, "priority": ENGINE_PRIORITY}
     lines = []
     for name, values in sections.items():

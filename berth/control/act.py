@@ -86,6 +86,8 @@ class Executor:
             self._runtime.ledger.started(name, await self._used(record))
         runtime.followers[name].restart()
         try:
+            if record.replica.attendant is not None:
+                await runtime.supervisord.start(record.replica.attendant_name)
             await runtime.supervisord.start(name)
         except ControlError as error:
             snapshot = await self._observer.poll()

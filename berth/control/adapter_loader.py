@@ -42,7 +42,8 @@ class AdapterLoader:
         for name, record in self._runtime.records.items() if added else ():
             own = added.get(record.replica.model, ())
             is_settled = {*record.adapters, *record.adapter_errors} == {one.name for one in own}
-            is_due = record.status is ReplicaStatus.READY and not record.attached and not is_settled
+            serves = record.status is ReplicaStatus.READY and not record.attached and not record.replica.follows
+            is_due = serves and not is_settled
             if is_due and name not in self._running:
                 self._running[name] = self._tasks.create_task(self._settle(record, own))
 

@@ -11,6 +11,7 @@ from berth import traffic
 from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
+from berth.control.boxes.link import Boxes
 from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.demand import DemandWatch
@@ -81,6 +82,7 @@ class Controller:
             records=self._records,
             followers=self._followers,
         )
+        self._boxes = Boxes(self._runtime, keys.nodes_key)
         self._observer = Observer(self._runtime, self._is_stopping)
         self._publisher = Publisher(plan.paths)
         self._control_state = ControlState(supervisord="")
@@ -131,6 +133,7 @@ class Controller:
                     if record.attached
                     else probe_replica(self._runtime, prober, canary, name, self._is_stopping)
                     for name, record in self._records.items()
+                    if not record.replica.follows
                 ]
                 follows = [follower.follow(timing.log_poll_s) for follower in self._followers.values()]
                 own = self._background(prober, canary)
@@ -156,6 +159,7 @@ class Controller:
             LoadWatch(self._runtime, prober).run(self._is_stopping),
             serve(self._plan.paths.control_socket, self._answer),
             self._runtime.memory.run(),
+            self._boxes.run(),
             self._key_watch.run(),
             self._usage.run(),
             self._audit.run(),
@@ -196,12 +200,22 @@ class Controller:
         self._snapshot = snapshot
         now = time.monotonic()
         observation, memory = await self._observer.observe(snapshot, now), self._runtime.memory
-        starting = [] if snapshot.shutting_down else lifecycle.leased(observation, now)
+        starting = [] if snapshot.shutting_down else list(lifecycle.leased(observation, now))
         memory.judge([self._records[one.name] for one in starting], now)
-        observation = replace(observation, unproven=memory.unproven, not_free=memory.not_free)
+        held, generations = self._boxes.judge([self._records[one.name] for one in starting], now)
+        self._observer.held = held
+        observation = replace(
+            observation,
+            unproven=memory.unproven,
+            not_free=memory.not_free,
+            held=held,
+            generations=generations,
+            ends=self._boxes.ends(snapshot.processes, now),
+        )
         for transition in lifecycle.decide(observation, now):
             await executor.execute(transition, now, shutting_down=snapshot.shutting_down)
-            if transition.to is _S.READY and not self._control_state.hinted:
+            follows = self._records[transition.name].replica.follows
+            if transition.to is _S.READY and not follows and not self._control_state.hinted:
                 self._control_state = replace(self._control_state, hinted=True)
                 log_example_request(self._plan, transition.name)
         if not snapshot.shutting_down:
@@ -307,6 +321,8 @@ class Controller:
             expected_s=times,
             expected_phases=phases,
             leased=leased,
+            held=self._observer.held,
+            ranks=self._boxes.views(),
         )
         capture = self._captures.current
         self._publisher.publish(records, self._seen(), control, held, expires=expires, capture=capture, always=always)

@@ -29,7 +29,11 @@ class LoadWatch:
         """Until control stops."""
         timing = self._runtime.timing
         while not is_stopping():
-            records = [record for record in self._runtime.records.values() if record.status in _SERVING]
+            records = [
+                record
+                for record in self._runtime.records.values()
+                if record.status in _SERVING and not record.replica.follows
+            ]
             async with asyncio.TaskGroup() as group:
                 for record in records:
                     group.create_task(self._ask(record))

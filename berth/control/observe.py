@@ -21,6 +21,7 @@ class Observer:
         self._runtime = runtime
         self._is_stopping = is_stopping
         self._reachable = True
+        self.held: Mapping[str, str] = {}  # replicas that wait for other boxes, and why
         self.diagnosis = FailureDiagnosis(runtime.supervisord)
 
     async def poll(self) -> Snapshot | None:
@@ -72,6 +73,7 @@ class Observer:
             timing=self._runtime.timing,
             operations=self._runtime.operations.running,
             drained=self._drained(),
+            held=self.held,
             shutting_down=snapshot.shutting_down,
         )
 

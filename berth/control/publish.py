@@ -21,7 +21,7 @@ from berth.log import log
 from berth.operations import LOADING
 from berth.plan import RunPaths
 from berth.reserved_file import read, write
-from berth.state import GpuState, HostState, ReplicaState, ReplicaStatus, State
+from berth.state import GpuState, HostState, RankState, ReplicaState, ReplicaStatus, State
 
 CLOCK_STEP_S = 1.0  # the wall clock was set if it moved that far against the monotonic clock
 
@@ -38,6 +38,7 @@ class ControlState:
     origins: Mapping[str, str] = field(default_factory=dict)  # why a standby was activated
     starts: Mapping[str, int] = field(default_factory=dict)
     goals: Mapping[str, Goal] = field(default_factory=dict)
+    generations: Mapping[str, int] = field(default_factory=dict)  # of ranks on several boxes
     cannot_sleep: Mapping[str, str] = field(default_factory=dict)  # why
     drain_ends: Mapping[str, float] = field(default_factory=dict)  # on the monotonic clock
     released: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # GPU memory, by those that fell asleep
@@ -64,6 +65,8 @@ class Held:
     expected_s: Mapping[str, float] = field(default_factory=dict)  # how long their starts or wakes take
     leased: Collection[str] = ()  # they serve no clients
     expected_phases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # and each phase of a start
+    held: Mapping[str, str] = field(default_factory=dict)  # what other boxes have to do first
+    ranks: Mapping[str, tuple[RankState, ...]] = field(default_factory=dict)
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
@@ -76,6 +79,9 @@ class Held:
             status = ReplicaStatus.STARTING if is_ready else state.status  # routers send nothing to it
             reason = "ready, for `berth bench` alone" if is_ready else state.reason
             state = replace(state, status=status, reason=reason, requested="unloaded", leased=True)
+        if ranks := self.ranks.get(state.name):
+            reason = "; ".join(part for part in (state.reason, self.held.get(state.name, "")) if part)
+            state = replace(state, ranks=ranks, reason=reason)
         if state.name in self.spares:
             state = replace(state, requested="", spare=True)
         if room is not None:
@@ -184,6 +190,7 @@ def control_state(
         flaps={record.replica.name: record.history.flaps for record in records if record.history.flaps},
         starts={record.replica.name: record.starts for record in records},
         goals={record.replica.name: record.goal for record in records if record.goal},
+        generations={record.replica.name: record.generation for record in records if record.generation},
         cannot_sleep={record.replica.name: record.cannot_sleep for record in records if record.cannot_sleep},
         drain_ends={record.replica.name: record.drain_ends for record in records if record.drain_ends is not None},
         released={record.replica.name: record.released for record in records if record.released},

@@ -50,6 +50,7 @@ def restore(
             origin=control.origins.get(name, ""),
             cannot_sleep=control.cannot_sleep.get(name, ""),
             released=control.released.get(name, {}),
+            generation=control.generations.get(name, 0),
         )
         old = known.get(name)
         before = None if old is None else _as_before(record, old, offset_s)

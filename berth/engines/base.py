@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol, TypeAlias
 
-from berth.plan import Adapter, DialectName, EngineName, Gpu, Launch, MemoryEstimate, Probe, Sleep, Task
+from berth.plan import Adapter, DialectName, EngineName, Gpu, Launch, MemoryEstimate, Probe, Ranks, Sleep, Task
 
 CALL_NAME = "find_weather"  # the made-up call of `ModelFacts.call`, with {"city": "Paris", "days": 3}
 
@@ -90,6 +90,7 @@ class LaunchOrder:
     port: int = 0
     socket: str = ""  # the path of a Unix socket to listen at, instead of host and port
     gpus: tuple[Gpu, ...] = ()  # empty: run on the CPU
+    ranks: Ranks | None = None  # it runs on several boxes; None: on this one alone
     memory: MemoryEstimate | None = None
     memory_fraction: float | None = None  # of each GPU's total memory, everything included
     context: int | None = None

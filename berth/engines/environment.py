@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from berth.engines.base import LaunchOrder
+from berth.plan import Ranks
 
 SYSTEM_PATH = (
     "/usr/local/nvidia/bin",
@@ -84,6 +85,11 @@ def engine_environment(order: LaunchOrder, engine: str) -> dict[str, str]:
         # UUIDs instead of indexes: they do not depend on the order of enumeration.
         "CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in order.gpus),
     }
+
+
+def rank_environment(ranks: Ranks) -> dict[str, str]:
+    """The interface between the boxes: NCCL and Gloo would choose one by its name."""
+    return {"NCCL_SOCKET_IFNAME": ranks.interface, "GLOO_SOCKET_IFNAME": ranks.interface}
 
 
 def cache_folders(env: dict[str, str]) -> tuple[str, ...]:

@@ -11,11 +11,12 @@ from berth.engines.environment import (
     clamped,
     engine_environment,
     memory_fraction,
+    rank_environment,
     share_bytes,
     shares_its_gpus,
 )
 from berth.engines.model_parsers import parsers_for
-from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, SleepCall, Task
+from berth.plan import DialectName, EngineName, Launch, Probe, Ranks, Sleep, SleepCall, Task
 from berth.units import GIB
 
 
@@ -46,6 +47,7 @@ class SglangEngine:
         else:
             argv += ["--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"]
             argv += ["--disable-overlap-schedule", *(("--dtype", order.dtype) if order.dtype else ())]
+        argv += _rank_arguments(order.ranks, len(order.gpus)) if order.ranks else []
         notes: tuple[str, ...] = ()
         if order.task is Task.GENERATE:
             parsers = parsers_for(EngineName.SGLANG, order.model)
@@ -99,9 +101,15 @@ def _gpu_arguments(order: LaunchOrder) -> list[str]:
     arguments = ["--mem-fraction-static", clamped(fraction, 0.1, 0.95)]
     if shared and memory is not None and memory.kv_tokens:
         arguments += ["--max-total-tokens", str(memory.kv_tokens)]
-    arguments += ["--tp-size", str(len(order.gpus))]
+    arguments += ["--tp-size", str(len(order.gpus))] if order.ranks is None else []
     # Without the copy on the host it would wake with undefined weights.
     return arguments + (["--enable-memory-saver", "--enable-weights-cpu-backup"] if order.sleeps else [])
+
+
+def _rank_arguments(ranks: Ranks, gpus: int) -> list[str]:
+    """`--tp-size` counts the GPUs of all boxes."""
+    arguments = ["--tp-size", str(max(gpus, 1) * ranks.nodes), "--nnodes", str(ranks.nodes)]
+    return [*arguments, "--node-rank", str(ranks.rank), "--dist-init-addr", ranks.meeting]
 
 
 def _environment(order: LaunchOrder) -> dict[str, str]:
@@ -116,6 +124,8 @@ def _environment(order: LaunchOrder) -> dict[str, str]:
     }
     if order.sleeps and order.gpus:
         env["SGLANG_MEMORY_SAVER_CUDA_GRAPH"] = "1"  # otherwise the memory of the graphs is not released
+    if order.ranks is not None:
+        env |= {"SGLANG_HOST_IP": order.ranks.own, **rank_environment(order.ranks)}
     if not order.gpus:
         env["SGLANG_USE_CPU_ENGINE"] = "1"
     return env

@@ -26,6 +26,8 @@ class SimEngine:
         argv += ["--can-sleep"] if order.sleeps else []
         argv += ["--adapters", *(adapter.name for adapter in order.adapters)] if order.adapters else []
         argv += ["--adapter-slots", str(len(order.spare_adapters))] if order.spare_adapters else []
+        if ranks := order.ranks:
+            argv += ["--nnodes", str(ranks.nodes), "--node-rank", str(ranks.rank), "--dist-init-addr", ranks.meeting]
         argv += order.extra_args
         env = {"PYTHONUNBUFFERED": "1"}
         return Launch(argv=tuple(str(word) for word in argv), env=env, unset=UNSET, key_variable="SIM_API_KEY")

@@ -7,7 +7,8 @@ from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import media_domains, number
 from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
 from berth.engines.model_parsers import parsers_for
-from berth.plan import DialectName, EngineName, Gpu, Launch, Probe, Sleep, SleepCall, Task
+from berth.engines.ray import ray_worker, vllm_ranks
+from berth.plan import DialectName, EngineName, Gpu, Launch, Probe, Ranks, Sleep, SleepCall, Task
 from berth.units import GIB
 
 CPU_KV_CACHE_BYTES = 256 << 20  # the default: enough for a small model's context
@@ -54,6 +55,8 @@ class VllmEngine:
     stop_timeout_s = 10.0
 
     def launch(self, order: LaunchOrder) -> Launch:
+        if order.ranks is not None and order.ranks.ray and order.ranks.rank:
+            return ray_worker(order)
         # The model comes first: --served-model-name takes any number of values, and would take it too.
         argv = [f"{order.home}/bin/vllm", "serve", order.source]
         argv += ["--served-model-name", order.served_name]
@@ -66,8 +69,10 @@ class VllmEngine:
         else:
             kv_bytes = order.memory.kv_bytes if order.memory else CPU_KV_CACHE_BYTES
             argv += ["--kv-cache-memory-bytes", str(kv_bytes), "--max-num-seqs", str(CPU_MAX_SEQUENCES)]
-            argv += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+            argv += ["--enforce-eager"]
+            argv += ["--distributed-executor-backend", "uni"] if order.ranks is None else []
             argv += ["--dtype", order.dtype] if order.dtype else []
+        argv += _rank_arguments(order.ranks) if order.ranks else []
         notes = model_options.notes(self.name, order) + length_notes(order)
         if order.task is Task.GENERATE:
             parsers = parsers_for(EngineName.VLLM, order.model)
@@ -114,6 +119,18 @@ def _gpu_arguments(order: LaunchOrder) -> list[str]:
     return arguments
 
 
+def _rank_arguments(ranks: Ranks) -> list[str]:
+    """Layers are divided among the boxes, each layer among the GPUs of a box. Ray starts the ranks of the other boxes
+    itself; without it each box starts its own, and only the head has an API.
+    """
+    arguments = ["--pipeline-parallel-size", str(ranks.nodes)]
+    if ranks.ray:
+        return [*arguments, "--distributed-executor-backend", "ray"]
+    arguments += ["--nnodes", str(ranks.nodes), "--node-rank", str(ranks.rank)]
+    arguments += ["--master-addr", ranks.head, "--master-port", str(ranks.port)]
+    return [*arguments, "--headless"] if ranks.rank else arguments
+
+
 def length_notes(order: LaunchOrder) -> tuple[str, ...]:
     """Where the plan shows a figure that is not on the command line."""
     if not order.context or not order.context_is_a_guess:
@@ -136,7 +153,10 @@ def _environment(order: LaunchOrder) -> dict[str, str]:
         env["VLLM_SERVER_DEV_MODE"] = "1"  # opens /sleep; on the CPU sleep stops the work and releases nothing
     if order.spare_adapters:
         env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # opens /v1/load_lora_adapter, which the router does not forward
+    if order.ranks is not None:
+        env |= vllm_ranks(order.ranks)
     if not order.gpus:
-        # One process instead of three, and no compiler on the first request with logprobs.
-        env |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHDYNAMO_DISABLE": "1"}
+        env["TORCHDYNAMO_DISABLE"] = "1"  # no compiler on the first request with logprobs
+        if order.ranks is None:
+            env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # one process instead of three
     return env

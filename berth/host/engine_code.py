@@ -40,6 +40,11 @@ def can_trace(home: str) -> bool:
     return any(Path(home).glob(f"{PACKAGES}/opentelemetry/exporter/otlp/proto/http/__init__.py"))
 
 
+def has_ray(home: str) -> bool:
+    """Whether vLLM can use Ray as its executor."""
+    return Path(home, "bin", "ray").exists()
+
+
 def _names(home: str, patterns: tuple[str, ...], name: str) -> bool | None:
     """Whether a registry has the name: quoted, or as a keyword (`kimi_k2="DeepseekV3Config"`)."""
     texts = _texts(home, patterns)

@@ -4,6 +4,7 @@ It holds no secret: those are in keys.json next to it (`Keys`, mode 0600), for t
 
 replica   what is decided about one replica; its names are imported from here
 revision  what serves a model, and why; the history of them is in `berth.revisions`
+ranks     the boxes that work together, and the ranks of a replica on them
 keys      the secrets, and the names and limits of the clients' API keys
 """
 
@@ -18,6 +19,11 @@ import msgspec
 from berth.errors import ControlError
 from berth.plan.keys import ApiKey as ApiKey
 from berth.plan.keys import Keys as Keys
+from berth.plan.ranks import Box as Box
+from berth.plan.ranks import BoxGpu as BoxGpu
+from berth.plan.ranks import Node as Node
+from berth.plan.ranks import Nodes as Nodes
+from berth.plan.ranks import Ranks as Ranks
 from berth.plan.replica import API_PATH as API_PATH
 from berth.plan.replica import UNIX_SCHEME as UNIX_SCHEME
 from berth.plan.replica import DialectName as DialectName
@@ -283,12 +289,28 @@ class Plan:
     room: dict[int, int] = field(default_factory=dict)
     tracing: Tracing | None = None  # None: there are no spans
     revisions: tuple[Revision, ...] = ()  # of each model, the one that this plan starts
+    nodes: Nodes | None = None  # None: this box works alone
+    boxes: tuple[Box, ...] = ()  # those of the other boxes that answered when the plan was made
     warnings: tuple[str, ...] = ()
 
     @property
     def routes(self) -> tuple[ModelRoute, ...]:
         """All that clients can request: each model, followed by its adapters."""
         return tuple(one for route in self.models for one in (route, *map(route.adapted, route.adapters)))
+
+    @property
+    def box(self) -> Box:
+        """What this box says of itself to the others."""
+        return Box(
+            rank=self.nodes.rank if self.nodes else 0,
+            gpus=tuple(
+                BoxGpu(
+                    name=gpu.name, memory_total_bytes=gpu.memory_total_bytes, memory_free_bytes=gpu.memory_free_bytes
+                )
+                for gpu in self.inventory.gpus
+            ),
+            replicas={one.name: one.ranks.facts for one in self.replicas if one.ranks},
+        )
 
     def replica(self, name: str) -> Replica:
         """KeyError for a name that is not in the plan."""

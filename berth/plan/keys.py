@@ -68,6 +68,7 @@ class Keys:
     admin_secret: str = ""  # signs the keys of `berth key admin`
     upstream_keys: dict[str, str] = field(default_factory=dict)  # replica name -> Bearer key
     engine_env: dict[str, dict[str, str]] = field(default_factory=dict)  # replica name -> the user's own variables
+    nodes_key: str = ""  # signs the messages between the controls of several boxes
     hub_token: str = ""  # for what downloads, and nothing else
     session_secret: str = ""  # signs the cookies of the page; new at each start
     otel: dict[str, str] = field(default_factory=dict)  # the OTEL_* variables, where traces are wanted; some are secret

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
+from berth.plan.ranks import Ranks
+
 UNIX_SCHEME = "unix:"
 API_PATH = "/v1"
 
@@ -207,6 +209,8 @@ class Replica:
     continues: bool | None = None  # whether it continues a given answer; None: its dialect knows, or control asks it
     vocab_size: int | None = None  # token ids at or above it are rejected before they reach an engine
     launch: Launch | None = None  # None: attached, nothing to start
+    ranks: Ranks | None = None  # its engine runs on several boxes; None: on this one alone
+    attendant: Launch | None = None  # a program that its engine needs: it runs as long as that one
     detects: bool = False  # attached, and its dialect is not configured
     unreached: bool = False  # attached, and it did not answer when the plan was made: control asks it what it is
     ready: Probe
@@ -221,6 +225,16 @@ class Replica:
     def attached(self) -> bool:
         """It runs elsewhere: Berth can neither start nor stop it."""
         return self.launch is None
+
+    @property
+    def attendant_name(self) -> str:
+        """Of the supervisor's program, next to the replica's own."""
+        return f"{self.name}.ray"
+
+    @property
+    def follows(self) -> bool:
+        """It is a rank of an engine whose head is on another box: it answers no requests."""
+        return self.ranks is not None and self.ranks.rank > 0
 
     @property
     def kind(self) -> str:

@@ -15,6 +15,7 @@ from berth.sim import startup_log
 from berth.sim.engine import Engine
 from berth.sim.inference import wait_forever
 from berth.sim.options import parse_options
+from berth.sim.ranks import Meeting, follow
 from berth.sim.server import Server, log_line
 
 _WARM_UP = 0.1  # the share of the load time in which SGLang listens and answers 503
@@ -51,6 +52,8 @@ def main(argv: Sequence[str]) -> int:
 async def _run(engine: Engine) -> int:
     """If its port is in use, SGLang hangs and ignores SIGTERM, because its model is loaded by then; the others exit."""
     options = engine.options
+    if options.node_rank:
+        return await _run_rank(engine)
     async with asyncio.TaskGroup() as tasks:
         server = Server(engine, tasks)
         try:
@@ -71,6 +74,19 @@ async def _run(engine: Engine) -> int:
     return 0
 
 
+async def _run_rank(engine: Engine) -> int:
+    """A rank without an API: it loads with the head, and runs until it is ended. SGLang's ignores signals."""
+    options = engine.options
+    if options.dialect is DialectName.SGLANG:
+        _ignore_signals()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(follow(*options.meeting))
+        for _, line in startup_log.load_lines(options.dialect, options.name, options.load_s, _now()):
+            log_line(line)
+    await wait_forever()
+    return 0  # pragma: no cover - it waits forever
+
+
 async def _start(server: Server) -> None:
     """Loads and listens.
 
@@ -80,6 +96,9 @@ async def _start(server: Server) -> None:
     if options.dialect is not DialectName.SGLANG:
         server.bind(listen=options.dialect is DialectName.TRTLLM)
     loop = asyncio.get_running_loop()
+    if options.nodes > 1:
+        meeting = Meeting(options.nodes - 1, lambda: engine.faults.set("wedged"))
+        await meeting.wait(*options.meeting)
     started = loop.time()
     for share, line in startup_log.load_lines(options.dialect, options.name, options.load_s, _now()):
         if engine.faults.value("never-ready") is not None and share >= _NEVER_READY_AT:

@@ -66,6 +66,9 @@ class Options:
     gpu_folder: str = ""  # where the GPU memory that it holds is written down; "": nowhere
     gpu_memory_mib: Mapping[int, int] = field(default_factory=dict)  # by GPU index
     can_sleep: bool = False  # started with the options that sleep mode needs
+    nodes: int = 1  # boxes that it runs on
+    node_rank: int = 0
+    meeting: tuple[str, int] = ("", 0)  # where the ranks meet: an address of the head
     access_log: bool = False
     faults: tuple[str, ...] = ()
 
@@ -114,6 +117,10 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None)
         parser.error("--can-sleep: TensorRT-LLM has no sleep mode; use --dialect vllm or sglang")
     if given.adapters and given.dialect == DialectName.TRTLLM:
         parser.error("--adapters: TensorRT-LLM does not name adapters; use --dialect vllm or sglang")
+    if given.nnodes > 1 and (given.node_rank >= given.nnodes or not given.dist_init_addr[0]):
+        parser.error("--nnodes needs --dist-init-addr HOST:PORT, and a --node-rank below it")
+    if given.nnodes > 1 and given.dialect == DialectName.TRTLLM:
+        parser.error("--nnodes: TensorRT-LLM starts its ranks with mpirun; use --dialect vllm or sglang")
     if not text.strip():
         parser.error("the text is empty: --text or --text-file must have at least one word")
     return Options(
@@ -128,6 +135,7 @@ def parse_options(argv: Sequence[str], environ: Mapping[str, str] | None = None)
         gpu_folder=given.gpu_folder, gpu_memory_mib=dict(given.gpu_memory),
         can_sleep=given.can_sleep, adapters=list(given.adapters), adapter_slots=given.adapter_slots,
         api_key=given.api_key or (environ or {}).get(KEY_VARIABLE) or None,
+        nodes=given.nnodes, node_rank=given.node_rank, meeting=given.dist_init_addr,
         access_log=given.access_log, faults=tuple(given.fault),
     )  # fmt: skip
 
@@ -173,6 +181,9 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add("--can-sleep", action="store_true", help="with sleep mode, as if started with its options (not TensorRT-LLM)")
     add("--gpu-folder", default="", metavar="DIR", help="write down there what it holds, for a simulated driver")
     add("--gpu-memory", type=_gpu_memory, nargs="+", default=[], metavar="GPU:MIB", help="the memory that it holds")
+    add("--nnodes", type=_at_least(1), default=1, metavar="N", help="boxes that the engine runs on (not TensorRT-LLM)")
+    add("--node-rank", type=_at_least(0), default=0, metavar="RANK", help="of this one; 0 alone answers requests")
+    add("--dist-init-addr", type=_meeting, default=("", 0), metavar="HOST:PORT", help="of rank 0, where the ranks meet")
     add("--access-log", action="store_true", help="a log line per request")
 
 
@@ -216,6 +227,13 @@ def _port(text: str) -> int:
     if number > 65535:
         raise argparse.ArgumentTypeError(f"{text!r}: must be from 0 to 65535")
     return number
+
+
+def _meeting(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected HOST:PORT")
+    return host.strip("[]"), _port(port)
 
 
 def _gpu_memory(text: str) -> tuple[int, int]:

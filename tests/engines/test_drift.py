@@ -27,7 +27,7 @@ CANNOT = {
     "vllm": set(),
     "vllm-cpu": {"gpus"},
     "sglang": {"socket", "traces_endpoint"},
-    "trtllm": {"task", "dtype", "sleeps", "socket", "adapters", "spare_adapters", "traces_endpoint"},
+    "trtllm": {"task", "dtype", "sleeps", "socket", "adapters", "spare_adapters", "traces_endpoint", "ranks"},
 }
 FIXED = {"replica", "served_name", "host", "port", "home", "version", "python", "run_dir", "data_dir", "dialect"}
 

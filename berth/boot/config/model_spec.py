@@ -55,6 +55,7 @@ class ModelSpec:
     engines: tuple[EngineSpec, ...] = ()  # fallback order; empty: chosen
     aliases: tuple[str, ...] = ()
     gpus: int | tuple[int | str, ...] | None = None  # count, or NVML indexes and UUIDs
+    nodes: int = 1  # boxes that its engine runs on
     context: int | None = None  # tokens
     standby: Standby = Standby.COLD
     replicas: int = 1  # of its engine, which all serve

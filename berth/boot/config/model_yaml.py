@@ -15,6 +15,7 @@ from berth.boot.config.engine_yaml import engine_list, engine_options, merged
 from berth.boot.config.model_rules import Problems, Rule
 from berth.boot.config.model_shorthand import model_from, parse_source
 from berth.boot.config.model_spec import AdapterSpec, EngineOptions, EngineSpec, ModelSpec
+from berth.boot.config.nodes import MOST_NODES
 from berth.boot.config.replicas_yaml import check_replicas, replica_counts
 from berth.boot.config.yaml_text import Tree, YamlError, items, mapping, masked_tree, read, scalar, scalars
 from berth.engines.base import KvDtype
@@ -25,6 +26,10 @@ EXAMPLE = "chat: {source: Qwen/Qwen3-8B, engines: [vllm, sglang]}"
 
 # The fields with one value: the field of ModelSpec and the rule.
 SCALARS: dict[str, tuple[str, Rule[Any]]] = {
+    "nodes": (
+        "nodes",
+        Rule(parse=parsers.whole_number(1, MOST_NODES), allowed="a number of boxes of BERTH_NODES", example="nodes: 2"),
+    ),
     "context": (
         "context",
         Rule(parse=parsers.tokens, allowed="tokens: 32768, 32k (32000), 32K (32768)", example="context: 32768"),

@@ -12,7 +12,7 @@ from berth.boot.config.yaml_text import LARGEST_TEXT, masked
 from berth.engines.base import KvDtype
 from berth.engines.registry import sleep
 from berth.errors import ConfigError
-from berth.plan import DialectName, EngineName, Standby
+from berth.plan import DialectName, EngineName, Load, Standby
 from berth.units import size
 
 __all__ = ["EngineOptions", "EngineSpec", "ModelSpec", "masked_models", "parse_models"]
@@ -66,6 +66,8 @@ def _check_model(model: ModelSpec, problems: Problems) -> None:
             example="source: Qwen/Qwen3-8B",
         )
     check_engine_fields(model, problems)
+    if model.nodes > 1:
+        check_nodes(model, problems)
     if model.standby is Standby.WARM and len(model.engines) < 2:
         problems.add(
             f"{model.name}.standby",
@@ -76,6 +78,32 @@ def _check_model(model: ModelSpec, problems: Problems) -> None:
         )
     for index in range(len(model.engines)):
         _check_engine(model, index, problems)
+
+
+def check_nodes(model: ModelSpec, problems: Problems) -> None:
+    """What an engine that runs on several boxes cannot have. They start and stop it together, as one."""
+    refused: dict[EngineName, str] = {
+        EngineName.TRTLLM: "TensorRT-LLM starts its ranks with mpirun, which would need a shell on the other boxes",
+        EngineName.REMOTE: "an attached engine runs where it runs",
+    }
+    for reason in (refused[entry.engine] for entry in model.engines if entry.engine in refused):
+        allowed = "with nodes: one of vllm, sglang"
+        problems.add(f"{model.name}.nodes", str(model.nodes), reason, allowed=allowed, example="engines: [vllm]")
+    dialects = [entry for entry in model.engines if entry.dialect is DialectName.TRTLLM]
+    if dialects:
+        reason, allowed = "TensorRT-LLM cannot run on several boxes", "with nodes: sim:vllm, sim:sglang"
+        problems.add(f"{model.name}.nodes", str(model.nodes), reason, allowed=allowed, example="engines: ['sim:vllm']")
+    excluded = {
+        "engines": (len(model.engines) > 1, "one engine: the boxes start and stop it together"),
+        "standby": (model.standby is not Standby.COLD, "standby: cold"),
+        "replicas": (model.replicas > 1, "one replica"),
+        "sleep": (model.sleep, "sleep: false"),
+        "load": (model.load is not Load.ALWAYS, "load: always"),
+    }
+    for field, (given, allowed) in excluded.items():
+        if given:
+            reason = f"this model runs on {model.nodes} boxes"
+            problems.add(f"{model.name}.{field}", "", reason, allowed=f"with nodes: {allowed}", example="nodes: 1")
 
 
 def check_engine_fields(model: ModelSpec, problems: Problems) -> None:

@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 from berth.boot.config.model_spec import ModelSpec
 from berth.boot.config.models import masked_models
+from berth.boot.config.nodes import node_problems
 from berth.boot.config.parsers import AUTO_WORKERS, did_you_mean, read_value, unquoted
 from berth.boot.config.variables import VARIABLES, EnvVar
 from berth.errors import ConfigError, Problem
 from berth.host.cgroup import available_cpus, workers_for
-from berth.plan import LOCAL_ORIGINS, ApiKey, EngineName, OpenTo
+from berth.plan import LOCAL_ORIGINS, ApiKey, EngineName, Node, OpenTo
 from berth.plan.keys import digest
 from berth.processes import APPLIANCE_MARKER, REPLICA_MARKER
 
@@ -54,6 +55,9 @@ class Settings:
     tls_key: str = ""
     open_to: OpenTo = OpenTo.PRIVATE
     trusted_proxies: tuple[str, ...] = ()
+    nodes: tuple[Node, ...] = ()  # the boxes that work together, this one included
+    node: int | None = None  # which of them this is; None: the one whose address it has
+    nodes_key: str = field(default="", repr=False)
     catalogue: str = ""  # the operator's own file of facts about models
     gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may allocate
     affinity: bool = True
@@ -114,6 +118,7 @@ def load(
                 fields[var.field] = value
             if var.field == "api_keys" and given.path:
                 fields["keys_file"] = os.path.abspath(given.path)  # noqa: PTH100 - as parsers.absolute_path
+    problems += node_problems(fields, {problem.variable for problem in problems})
     problems += _contradictions(fields)
     if problems:
         raise ConfigError(problems)

@@ -8,6 +8,7 @@ from typing import Any
 from berth.boot.config import parsers
 from berth.boot.config.api_keys import parse_api_keys
 from berth.boot.config.models import parse_models
+from berth.boot.config.nodes import LEAST_KEY, LIST_ALLOWED, MOST_NODES, parse_nodes, parse_nodes_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +166,33 @@ VARIABLES: tuple[EnvVar, ...] = (
         allowed="auto, or 1 to 64",
         example="2",
         description="The number of router processes. auto: half of the container's CPUs, between 1 and 4.",
+    ),
+    _NETWORK(
+        name="BERTH_NODES",
+        field="nodes",
+        parse=parse_nodes,
+        allowed=LIST_ALLOWED,
+        example="10.0.0.1,10.0.0.2",
+        description="The boxes that [work together](nodes.md) on models with `nodes`, the same list on each of them. "
+        "The first is the head, which serves these models.",
+    ),
+    _NETWORK(
+        name="BERTH_NODE",
+        field="node",
+        parse=parsers.whole_number(0, MOST_NODES - 1),
+        allowed="the place of this box in BERTH_NODES, from 0",
+        example="1",
+        description="Which of them this box is. Not set: the one whose address it has.",
+    ),
+    _NETWORK(
+        name="BERTH_NODES_KEY",
+        field="nodes_key",
+        parse=parse_nodes_key,
+        secret=True,
+        from_file=True,
+        allowed=f"printable ASCII without white space, at least {LEAST_KEY} characters",
+        example="key-of-the-boxes",
+        description="The secret with which the boxes sign their messages, the same on each of them.",
     ),
     _NETWORK(
         name="BERTH_DATA",

@@ -11,6 +11,7 @@ from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.measurements import measured_starts
 from berth.boot.planner.memory import CacheOptions, adapter_bytes
 from berth.boot.planner.model_options import engine_options
+from berth.boot.planner.nodes import staged
 from berth.boot.planner.placement import budgets, place, place_on_cpu, usable
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.engines.base import Engine
@@ -27,7 +28,12 @@ def allocate(
     models: tuple[ResolvedModel, ...], settings: Settings, host: HostInfo, engines: Mapping[EngineName, Engine]
 ) -> dict[Entry, Allocation]:
     """One allocation per engine that loads a model on this host. PlacementError where they do not fit."""
-    requests = [one for model in models if model.info for one in gpu_requests(model, model.info, host, engines)]
+    requests = [
+        one
+        for model in models
+        if model.info
+        for one in gpu_requests(model, staged(model.info, model.spec.nodes), host, engines)
+    ]
     for_gpus, for_cpu = ([one for one in requests if one.cpu is cpu] for cpu in (False, True))
     gpus, fraction = host.inventory.gpus, settings.gpu_memory_fraction
     on_gpus = place(for_gpus, gpus, fraction)

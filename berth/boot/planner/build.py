@@ -11,6 +11,7 @@ from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import shared_room
 from berth.boot.planner.attached import discovered
 from berth.boot.planner.inputs import HostInfo
+from berth.boot.planner.nodes import box_warnings, own_nodes, ray_token
 from berth.boot.planner.replicas import ReplicaBuilder, replica_names
 from berth.boot.planner.requirements import check_requirements
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
@@ -48,11 +49,15 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     written, history, ignored = settings.models, host.history, settings.revision == "env"
     if not ignored:
         settings = replace(settings, models=ordered(written, promoted(written, history)))
+    nodes = own_nodes(settings, host)
+    boxes = host.ask_boxes(nodes, settings.nodes_key) if nodes else ()
     models, allocations = allocate_variants(resolve_models(settings, host), settings, host, engines)
     revisions = tuple(planned(written, models, history, host, ignored=ignored))
     require(findings := check_requirements(models, settings, host))
     found = discovered(models, replica_names(models), host)
-    builder = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations, found=found)
+    builder = ReplicaBuilder(
+        settings=settings, host=host, engines=engines, allocations=allocations, found=found, nodes=nodes
+    )
     replicas = tuple(chain.from_iterable(rows := builder.replicas(models)))
     room, taken = shared_room(models, allocations, settings, host)
     access = () if settings.api_keys else (OPEN_ACCESS[settings.open_to],)
@@ -78,9 +83,12 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         room=room,
         tracing=tracing(settings),
         revisions=revisions,
+        nodes=nodes,
+        boxes=boxes,
         warnings=(
             *access,
             *notes(revisions, history, ignored=ignored),
+            *(box_warnings(nodes, boxes, replicas, host.interfaces()) if nodes else ()),
             *plan_warnings(models, allocations, replicas, found, host),
             *map(str, noted),
         ),
@@ -103,7 +111,12 @@ def make_keys(settings: Settings, plan: Plan, environ: Mapping[str, str] = Mappi
         admin_key_digest=digest(settings.admin_key) if settings.admin_key else "",
         admin_secret=secrets.token_hex(ADMIN_SECRET_BYTES),
         upstream_keys=given | made,
-        engine_env={name: entry.env for name, entry in entries.items() if entry.env},
+        engine_env={
+            name: env
+            for name, entry in entries.items()
+            if (env := entry.env | ray_token(settings.nodes_key, plan.replica(name)))
+        },
+        nodes_key=settings.nodes_key,
         hub_token=settings.hf_token,
         session_secret=secrets.token_hex(KEY_BYTES),
         otel=tracer_variables(settings, environ),

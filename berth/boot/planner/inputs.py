@@ -12,18 +12,20 @@ from berth.boot.checkpoints.sources import Sources
 from berth.boot.config.models import ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.address import Address
+from berth.boot.planner.boxes import ask_boxes
 from berth.boot.planner.discovery import discover_all, unasked
 from berth.dialects.attached.detection import Discovery
 from berth.errors import PortInUseError
 from berth.host.cgroup import available_memory
 from berth.host.disk import free_disk
-from berth.host.engine_code import can_trace, knows_tokenizer, knows_type
+from berth.host.engine_code import can_trace, has_ray, knows_tokenizer, knows_type
 from berth.host.gpus import Occupant, inventory, occupants
 from berth.host.installed_engines import InstalledEngine, installed, runtime_version
+from berth.host.interfaces import Interface, interfaces
 from berth.host.net import bind_error
 from berth.host.own_address import reaches
 from berth.measured import Measured, read
-from berth.plan import EngineName, GpuInventory
+from berth.plan import Box, EngineName, GpuInventory, Nodes
 from berth.revisions import History
 from berth.revisions import read as read_history
 
@@ -51,6 +53,9 @@ class HostInfo:
     knows_type: Callable[[str, str], bool | None] = lambda _home, _type: None  # see host.engine_code
     knows_tokenizer: Callable[[str, str, str], bool | None] = lambda _home, _type, _class: None
     can_trace: Callable[[str], bool] = lambda _home: False  # the same
+    has_ray: Callable[[str], bool] = lambda _home: False  # the same
+    interfaces: Callable[[], tuple[Interface, ...]] = tuple  # of the network
+    ask_boxes: Callable[[Nodes, str], tuple[Box, ...]] = lambda _nodes, _key: ()  # what other boxes say
     catalogue: Catalogue = field(default_factory=Catalogue)
     discover: Callable[[Sequence[Address]], Sequence[Discovery]] = unasked  # what attached servers say, in order
 
@@ -76,6 +81,9 @@ def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
         knows_type=knows_type,
         knows_tokenizer=knows_tokenizer,
         can_trace=can_trace,
+        has_ray=has_ray,
+        interfaces=interfaces,
+        ask_boxes=ask_boxes,
         catalogue=sources.catalogue,
         discover=discover_all,
     )

@@ -26,6 +26,7 @@ LEFT_OUT = frozenset(
         "pass_fields",
     }
     | {"replicas", "replicas_at_start"}
+    | {"nodes"}  # a rank is not measured
 )
 
 

@@ -14,17 +14,20 @@ from berth.boot.planner.gpu_request import Allocation, Entry
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.measurements import measured_as
 from berth.boot.planner.model_options import engine_options
+from berth.boot.planner.nodes import rank_facts, ranks_of
 from berth.boot.planner.origins import origins
 from berth.boot.planner.resolve import ResolvedModel
 from berth.dialects.attached.detection import Discovery
 from berth.engines.base import Engine, LaunchOrder
 from berth.engines.lora import spare
+from berth.engines.ray import ray_head
 from berth.engines.registry import CHECKED_VERSIONS, probes, sleep
-from berth.plan import UNIX_SCHEME, DialectName, EngineName, Replica, Sleep, Standby
+from berth.plan import UNIX_SCHEME, DialectName, EngineName, Listen, Nodes, Ranks, Replica, Sleep, Standby
 
 SIM_CONTEXT = 8192
 SIM_VOCAB = 32000
 LONGEST_NAME = 60
+FOLLOWER_STOP_S = 5.0  # it ignores SIGTERM while the head lives, or waits for it
 LONGEST_SOCKET = 107  # bytes of a path that the kernel binds
 STANDBY_REASONS = {  # of a replica after the first; {} is the one before it
     Standby.HOT: "runs next to {} (standby: hot)",
@@ -68,6 +71,7 @@ class ReplicaBuilder:
     engines: Mapping[EngineName, Engine]
     allocations: Mapping[Entry, Allocation]
     found: Mapping[str, Discovery]  # of each attached server, by the name of its replica
+    nodes: Nodes | None = None  # the boxes that work together
 
     def replicas(self, models: Sequence[ResolvedModel]) -> list[list[Replica]]:
         """For each model its replicas in fallback order."""
@@ -108,7 +112,11 @@ class ReplicaBuilder:
             gpus=tuple(gpu.index for gpu in order.gpus),
             memory=order.memory,
             memory_fraction=order.memory_fraction,
-            measured_as=measured_as(model, model.info, number, self.host, order.gpus) if model.info else None,
+            measured_as=(
+                measured_as(model, model.info, number, self.host, order.gpus)
+                if model.info and not order.ranks
+                else None
+            ),
             context=order.context,
             share=entry.share,
             concurrency=model.spec.concurrency or engine.concurrency(order),
@@ -116,11 +124,13 @@ class ReplicaBuilder:
             pass_fields=model.spec.pass_fields,
             vocab_size=SIM_VOCAB if entry.engine is EngineName.SIM else model.vocab_size,
             launch=replace(engine.launch(order), own_env=tuple(entry.env)),
+            ranks=replace(order.ranks, facts=rank_facts(model, entry, order)) if order.ranks else None,
+            attendant=ray_head(order) if order.ranks and order.ranks.ray and not order.ranks.rank else None,
             ready=ready,
             alive=alive,
             sleep=sleep_calls(entry.engine, dialect, order) if order.sleeps else None,
             start_timeout_s=self.settings.start_timeout_s,
-            stop_timeout_s=engine.stop_timeout_s,
+            stop_timeout_s=FOLLOWER_STOP_S if order.ranks and order.ranks.rank else engine.stop_timeout_s,
             reason=replica_reason(model, number, names),
             origins=origins(model, entry, order, self.allocations.get((model.spec.name, number))),
         )
@@ -147,6 +157,7 @@ class ReplicaBuilder:
             data_dir=self.settings.data_dir,
             offline=self.settings.offline,
             fetch_hosts=self.settings.fetch_hosts,
+            ranks=self._ranks(model, entry),
             traces_endpoint=self._traces_endpoint(entry),
             sleeps=(model.spec.standby is Standby.WARM and number > 0) or model.spec.sleep,
             adapters=model.adapters,
@@ -164,6 +175,16 @@ class ReplicaBuilder:
             context=allocation.context,
             context_is_a_guess=allocation.context_is_a_guess(self.engines[entry.engine]),
         )
+
+    def _ranks(self, model: ResolvedModel, entry: EngineSpec) -> Ranks | None:
+        if self.nodes is None or model.spec.nodes == 1:
+            return None
+        settings = self.settings
+        spread = [one.name for one in settings.models if one.nodes > 1]
+        served = Listen(host=settings.host, port=settings.port, workers=1, tls_cert=settings.tls_cert)
+        has_ray = self.host.has_ray(f"{settings.engine_home}/{entry.engine}")
+        url = served.url(self.nodes.head.address)
+        return ranks_of(self.nodes, spread.index(model.spec.name), entry, url=url, has_ray=has_ray)
 
     def _traces_endpoint(self, entry: EngineSpec) -> str:
         """Of an engine that has the packages for spans, and no endpoint of the user's."""

@@ -102,7 +102,8 @@ def resolve_model(spec: ModelSpec, settings: Settings, host: HostInfo) -> Resolv
     entries = spec.engines
     if not entries:
         adapted = bool(info.adapters or spec.adapter_slots)
-        engine, reason = choose(info, task, host.installed, settings.engines, host.inventory, adapted=adapted)
+        order = [one for one in settings.engines if spec.nodes == 1 or one is not EngineName.TRTLLM]
+        engine, reason = choose(info, task, host.installed, order, host.inventory, adapted=adapted)
         entries = (spec.chosen(engine),)
     speculation, draft = speculation_for(spec, info, host)
     options = options_of(spec, info, speculation)

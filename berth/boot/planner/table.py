@@ -4,7 +4,7 @@ import shlex
 import textwrap
 
 from berth.boot.planner.gpu_request import WHOLE
-from berth.plan import MemoryEstimate, Plan, Replica, Standby
+from berth.plan import MemoryEstimate, Nodes, Plan, Replica, Standby
 from berth.room import conflicts
 from berth.units import size
 
@@ -21,7 +21,7 @@ def plan_table(plan: Plan) -> str:
     """GPUs, then models with their replicas, then warnings."""
     listen = plan.listen
     head = f"Berth will serve on {listen.url()} with {listen.workers} router worker(s)"
-    blocks = [[head], _gpus(plan)]
+    blocks = [[head], *([_boxes(plan, plan.nodes)] if plan.nodes else []), _gpus(plan)]
     for route in plan.models:
         aliases = f", also called {', '.join(route.aliases)}" if route.aliases else ""
         lines = [f"{route.name}{aliases}", f"  source    {route.source}", f"  task      {route.task}"]
@@ -41,6 +41,30 @@ def plan_table(plan: Plan) -> str:
     if plan.warnings:
         blocks.append(["Warnings", *(line for warning in plan.warnings for line in _wrapped("  - ", warning))])
     return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def _boxes(plan: Plan, nodes: Nodes) -> list[str]:
+    """Each box, its GPUs, and the ranks that it has."""
+    answered = {box.rank: box for box in plan.boxes}
+    own = tuple((gpu.name, gpu.memory_total_bytes, gpu.memory_free_bytes) for gpu in plan.inventory.gpus)
+    spread = [one for one in plan.replicas if one.ranks]
+    lines = ["Boxes (BERTH_NODES)"]
+    for rank, node in enumerate(nodes.boxes):
+        box = answered.get(rank)
+        gpus = own
+        note = f"this box, on {nodes.interface}"
+        if box is not None:
+            note = "answers"
+            gpus = tuple((gpu.name, gpu.memory_total_bytes, gpu.memory_free_bytes) for gpu in box.gpus)
+        elif rank != nodes.rank:
+            note, gpus = "does not answer yet: planned like this box, and compared before the start", ()
+        lines += _wrapped(f"  {rank}  ", f"{node}  {note}")
+        lines += [f"       {name}  {size(total)}, {size(free)} free" for name, total, free in gpus]
+        for one in spread:
+            each = size(one.memory.total_bytes) if one.memory else "its part of the model"
+            part = f"rank {rank}{' (head)' if rank == 0 else ''}: {each}"
+            lines.append(f"       {one.name}  {part}{f' on each of {len(one.gpus)} GPU(s)' if one.gpus else ''}")
+    return lines
 
 
 def _gpus(plan: Plan) -> list[str]:

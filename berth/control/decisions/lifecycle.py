@@ -105,6 +105,7 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         return replace(
             fresh,
             starts=record.starts + 1,
+            generation=transition.generation or record.generation,
             progressed_at=now,
             active_at=now,
             phases={},
@@ -169,6 +170,13 @@ def next_transition(record: Record, observation: Observation, now: float) -> Tra
         return activate_standby(record, observation) if is_standby else adopt_manual_start(record, process)
     if process is None or not process.alive:
         return on_exit(record, process, observation, now)
+    end = observation.ends.get(record.replica.name)
+    if end is not None and record.status is not _S.STOPPING:
+        return Transition(name=record.replica.name, to=_S.STOPPING, reason=end.reason, goal=end.goal)
+    return _while_running(record, observation, now)
+
+
+def _while_running(record: Record, observation: Observation, now: float) -> Transition | None:
     if record.status is _S.STARTING:
         return on_started(record, observation, now)
     if record.status is _S.DRAINING:
@@ -305,13 +313,17 @@ def on_liveness(record: Record, observation: Observation) -> Transition | None:
 
 
 def grant_starts(observation: Observation, now: float) -> Iterator[Transition]:
-    """The starts and wakes for which there is a lease, and whose memory is proven to be free."""
-    return (one for one in leased(observation, now) if one.name not in observation.unproven)
+    """The starts and wakes for which there is a lease, whose memory is proven to be free, and whose boxes are there."""
+    return (
+        replace(one, generation=observation.generations.get(one.name, 0))
+        for one in leased(observation, now)
+        if one.name not in observation.unproven and one.name not in observation.held
+    )
 
 
 def leased(observation: Observation, now: float) -> Iterator[Transition]:
     """The replicas that get a lease on their devices now. The order is: 1. those to be woken 2. those waiting 3. those
-    whose back-off is over. One whose memory is not free comes last: others may need less.
+    whose back-off is over. One whose memory is not free, or whose boxes are not there, comes last: others may start.
     """
     waking: dict[str, str] = {}  # why, by name
     sleeping, waiting, due = list[Record](), list[Record](), list[Record]()
@@ -328,7 +340,8 @@ def leased(observation: Observation, now: float) -> Iterator[Transition]:
                 waiting.append(record)
         elif record.is_due(now):
             due.append(record)
-    found = sorted((*sleeping, *waiting, *due), key=lambda record: record.replica.name in observation.not_free)
+    late = {*observation.not_free, *observation.held}
+    found = sorted((*sleeping, *waiting, *due), key=lambda record: record.replica.name in late)
     candidates = [record.replica for record in found]
     holding = [record.replica for record in observation.records if record.holds_lease]
     for name in restart_policy.grant_leases(candidates, holding):

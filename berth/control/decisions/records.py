@@ -58,6 +58,7 @@ class Timing:
     proof_poll_s: float = 0.25  # of GPU memory that has to be free for a start
     short_poll_s: float = 1.0  # the same, once it is reported as not free
     orphaned_grace_s: float = 4.0  # for all engines when supervisord is gone
+    box_beat_s: float = 1.0  # between two messages to the head of several boxes
     load_s: float = 5.0  # between two questions for an engine's load
     unseen_load_s: float = 10.0  # the same while it is not looked at
     shutdown_grace_s: float = 0.3  # for leftover processes while supervisord shuts down and waits for control
@@ -74,6 +75,7 @@ class Record:
     origin: str = ""  # why it was activated, for a standby that took over
     pid: int | None = None
     starts: int = 0  # since boot
+    generation: int = 0  # of its last start, if its engine runs on several boxes
     load_s: float | None = None  # from the start until it was ready, the last time
     phases: Mapping[str, float] = field(default_factory=dict)  # seconds, of the last start or wake
     phase_since: float = 0.0
@@ -127,6 +129,14 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupEnd:
+    """A rank has to stop, since others of its engine have. `goal`: it is started again without a failure of its own."""
+
+    reason: str
+    goal: Goal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """Everything a decision depends on."""
 
@@ -141,6 +151,9 @@ class Observation:
     keep: Mapping[str, float | None] = field(default_factory=dict)  # idle_unload as clients want it, by model
     unproven: frozenset[str] = frozenset()  # replicas that wait for the proof that their GPU memory is free
     not_free: Mapping[str, str] = field(default_factory=dict)  # those for which it is not, and who holds it
+    held: Mapping[str, str] = field(default_factory=dict)  # those that wait for other boxes, and why
+    generations: Mapping[str, int] = field(default_factory=dict)  # of those that may start
+    ends: Mapping[str, GroupEnd] = field(default_factory=dict)  # ranks that have to stop
     drained: frozenset[str] = frozenset()  # draining replicas without requests
     shutting_down: bool = False  # supervisord is stopping everything: control starts and stops nothing
 
@@ -160,4 +173,5 @@ class Transition:
     history: History | None = None  # None: unchanged
     goal: Goal | None = None
     drain_ends: float | None = None  # of DRAINING
+    generation: int = 0  # of STARTING, on several boxes
     cannot_sleep: str = ""  # found out now

@@ -7,7 +7,7 @@ from dataclasses import replace
 from berth.engines.base import Drafter, KvDtype, LaunchOrder, ModelFacts, ModelOptions, Speculation
 from berth.engines.lora import spare
 from berth.engines.registry import ENGINES
-from berth.plan import Adapter, EngineName, Gpu, Launch, MemoryEstimate, Task
+from berth.plan import Adapter, EngineName, Gpu, Launch, MemoryEstimate, Ranks, Task
 from etc.tools.contract.targets import Target
 
 GIB = 1 << 30
@@ -51,6 +51,10 @@ DRAFTERS: tuple[Speculation | None, ...] = (
         for drafter in Drafter
     ),
 )
+RANKS = tuple(
+    Ranks(nodes=2, rank=0, head="10.0.0.1", own="10.0.0.1", port=29501, interface="ib0", url="", ray=ray)
+    for ray in (False, True)
+)
 OPTIONS = tuple(
     ModelOptions(
         speculation=speculation,
@@ -72,6 +76,8 @@ def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
     engine = ENGINES[target.engine]
     sockets = ("/run/berth/chat-engine.sock", "") if engine.takes_socket else ("",)
     asleep = (False, True) if engine.sleep else (False,)
+    if target.engine is not EngineName.TRTLLM:
+        yield from _on_several_boxes(target)
     for gpus, task, offline in itertools.product(target.gpus, tasks, (False, True)):
         for order, sleeps in itertools.product(_orders(target, gpus, task, offline=offline), asleep):
             told = replace(order, sleeps=sleeps, socket=sockets[offline % len(sockets)])
@@ -91,6 +97,15 @@ def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
         for hosts in FETCH_HOSTS:
             told = replace(next(_orders(target, gpus, task, offline=offline)), fetch_hosts=hosts)
             yield told, engine.launch(told)
+
+
+def _on_several_boxes(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
+    """Each rank of an engine. On Ray the ranks that follow are Ray's own processes."""
+    kinds = RANKS[: 1 + (target.engine is EngineName.VLLM and any(target.gpus))]
+    for gpus, ranks, offline in itertools.product(target.gpus, kinds, (False, True)):
+        for rank in range(1 + (not ranks.ray)):
+            told = replace(next(_orders(target, gpus, Task.GENERATE, offline=offline)), ranks=replace(ranks, rank=rank))
+            yield told, ENGINES[target.engine].launch(told)
 
 
 def _orders(target: Target, gpus: int, task: Task, *, offline: bool) -> Iterator[LaunchOrder]:

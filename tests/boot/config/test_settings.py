@@ -79,7 +79,11 @@ def test_an_empty_value_counts_as_not_set() -> None:
 @pytest.mark.parametrize("quote", ['"', "'"])
 @pytest.mark.parametrize("var", VARIABLES, ids=lambda var: var.name)
 def test_quotes_that_an_env_file_keeps_do_not_count(var: EnvVar, quote: str) -> None:
-    environ = {**MODELS, **({"BERTH_TLS_CERT": "cert.pem", "BERTH_TLS_KEY": "key.pem"} if "_TLS_" in var.name else {})}
+    needed = {
+        "_TLS_": {"BERTH_TLS_CERT": "cert.pem", "BERTH_TLS_KEY": "key.pem"},
+        "_NODE": {"BERTH_NODES": "10.0.0.1,10.0.0.2", "BERTH_NODES_KEY": "key-of-the-boxes"},
+    }
+    environ = MODELS | next((others for part, others in needed.items() if part in var.name), {})
     plain = load({**environ, var.name: var.example}, cpus=1)
     assert load({**environ, var.name: f" {quote}{var.example}{quote} "}, cpus=1) == plain
 

@@ -46,7 +46,9 @@ def plan(tmp_path: Path) -> Plan:
 def staying(plan: Plan, child: str, lock: int = 0) -> Iterator["subprocess.Popen[str]"]:
     argv = [sys.executable, "-c", STAY, str(plan.paths.plan), str(lock), child]
     fds = [lock] if lock else []
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=fds) as process:
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=fds
+    ) as process:
         yield process
 
 

@@ -1,0 +1,24 @@
+"""What the other boxes say of themselves when a plan is made. Those that do not run yet say nothing."""
+
+import asyncio
+
+from berth.box_link import LinkError, Question, ask
+from berth.plan import Box, Node, Nodes
+
+
+def ask_boxes(nodes: Nodes, key: str) -> tuple[Box, ...]:
+    """All of them at once."""
+    return asyncio.run(_ask_all(nodes, key))
+
+
+async def _ask_all(nodes: Nodes, key: str) -> tuple[Box, ...]:
+    question = Question(kind="box", nonce="", boxes=tuple(map(str, nodes.boxes)), box=Box(rank=nodes.rank))
+
+    async def one(node: Node) -> Box | None:
+        try:
+            return (await ask(node, question, key)).box
+        except LinkError:  # control says why, as soon as it runs
+            return None
+
+    others = [node for node in nodes.boxes if node is not nodes.own]
+    return tuple(box for box in await asyncio.gather(*map(one, others)) if box is not None)
