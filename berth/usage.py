@@ -1,7 +1,7 @@
 """Usage of models by clients, as control writes it down: one file of JSON lines a month in the data directory.
 
-A line is what a client used of a model since the line before. Lines are only ever appended. One that is written again
-(control was killed before it noted that it had written it) has the same boot, number, client and model: the last one
+A line is what a client used of a model since the line before. Lines are only ever appended, until the month is over:
+then they become one for each hour. One that is written again has the same boot, number, client and model: the last one
 counts. What is no line, because the machine lost power in the middle of it, is skipped.
 
 `current` adds what is not written down yet, from the counters of the running appliance.
@@ -24,6 +24,7 @@ from berth.plan import ApiKey, Keys, Plan, read_keys
 from berth.plan.keys import ANONYMOUS
 
 USAGE_VERSION: Final = 1
+_WEEKS_S: Final = 28 * 86_400.0  # of the shortest month
 NOTE_BYTES: Final = 200  # of a client and a model, at most
 
 Pair = tuple[str, str]  # client and model
@@ -133,6 +134,17 @@ def read_notes(plan: Plan) -> Notes:
         return msgspec.json.decode(reserved_file.read(plan.paths.usage_notes), type=Notes)
     except (OSError, ValueError):
         return Notes()
+
+
+def with_written(plan: Plan, notes: Notes, now: float) -> Notes:
+    """And what is written down in this month or the one before, and not noted: control was killed in between."""
+    boot, uses, number = boot_of(plan), notes.totals(), notes.number
+    for month in dict.fromkeys((month_of(now - _WEEKS_S), month_of(now))):
+        for line in lines(path(plan, month)):
+            if line.boot == boot and line.n > notes.number:
+                pair = (line.key, line.model)
+                uses[pair], number = uses.get(pair, Use()) + line.use, max(number, line.n)
+    return Notes(number=number, uses=[(*pair, use) for pair, use in uses.items()])
 
 
 def counted(plan: Plan, keys: Keys, rows: "Sequence[memoryview[float]]") -> dict[Pair, Use]:

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from berth import key_counters, reserved_file, usage
+from berth.control.ledger.compaction import AFTER_S, compact
 from berth.control.ledger.key_watch import write_keys
 from berth.errors import ControlError
 from berth.key_counters import Shape
@@ -30,7 +31,7 @@ class UsageWriter:
         self._plan = plan
         self._wall = wall
         self._rows: list[memoryview[float]] = []
-        self._notes = usage.read_notes(plan)
+        self._notes: Notes | None = None  # None: not read yet
         self._failing = False
         self._day = ""  # for which budgets were published
         self.keys_changed = asyncio.Event()
@@ -44,6 +45,7 @@ class UsageWriter:
                 self._day = day
                 self.keys_changed.clear()
                 await self.publish_budgets()
+                await self.compact()
             try:
                 async with asyncio.timeout(FLUSH_S - self._wall() % FLUSH_S):
                     await self.keys_changed.wait()
@@ -65,7 +67,10 @@ class UsageWriter:
 
     def _flush(self) -> None:
         """OSError when it cannot be written: then nothing has changed, and the next time has it all."""
-        plan, before = self._plan, self._notes.totals()
+        plan = self._plan
+        if self._notes is None:
+            self._notes = usage.with_written(plan, usage.read_notes(plan), self._wall())
+        before = self._notes.totals()
         if not self._rows:
             self._rows = key_counters.rows(plan.paths.key_counters, Shape.of(plan))
         now = usage.counted(plan, read_keys(plan.paths.run_dir), self._rows)
@@ -78,6 +83,19 @@ class UsageWriter:
         append(usage.path(plan, usage.month_of(moment)), data)
         self._notes = Notes(number=number, uses=[(*pair, use) for pair, use in (before | now).items()])
         reserved_file.write(plan.paths.usage_notes, msgspec.json.encode(self._notes))
+
+    async def compact(self) -> None:
+        """The months that have been over for a while. Never raises: it is tried again the next day."""
+        plan = self._plan
+        month = usage.month_of(self._wall() - AFTER_S)
+        folder = usage.path(plan, month).parent
+        try:
+            done = await asyncio.to_thread(compact, folder, month, usage.boot_of(plan))
+        except OSError as error:
+            log.warning("usage not compacted", reason=str(error))
+        else:
+            if done:
+                log.info("usage compacted", months=" ".join(done))
 
     async def publish_budgets(self) -> None:
         """The counters of tokens at the beginning of the day and the month, from what is written down."""
@@ -98,7 +116,7 @@ class UsageWriter:
         day, month = usage.charged(lines, midnight.timestamp()), usage.charged(lines)
         keys = read_keys(self._plan.paths.run_dir)  # as they are now
         written: dict[str, float] = {}
-        for (name, _model), use in self._notes.totals().items():
+        for (name, _model), use in (self._notes or Notes()).totals().items():
             written[name] = written.get(name, 0.0) + use.charged
         found = tuple(
             replace(
