@@ -251,6 +251,15 @@ class RunPaths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Configured:
+    """A variable, for people."""
+
+    name: str
+    value: str  # "***" for a secret, "": not set
+    origin: str  # "environment", "default", or the file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     version: int = PLAN_VERSION
     created: int  # Unix seconds
@@ -275,6 +284,7 @@ class Plan:
     room: dict[int, int] = field(default_factory=dict)
     tracing: Tracing | None = None  # None: there are no spans
     warnings: tuple[str, ...] = ()
+    configuration: tuple[Configured, ...] = ()  # all variables, when it was made by boot
 
     @property
     def routes(self) -> tuple[ModelRoute, ...]:
