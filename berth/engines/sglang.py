@@ -13,6 +13,7 @@ from berth.engines.environment import (
     memory_fraction,
     share_bytes,
     shares_its_gpus,
+    traces_environment,
 )
 from berth.engines.model_parsers import parsers_for
 from berth.plan import DialectName, EngineName, Launch, Probe, Sleep, SleepCall, Task
@@ -33,6 +34,7 @@ class SglangEngine:
         resume=SleepCall(path="/continue_generation"),
     )
     takes_socket = False
+    traces_flags: tuple[str, ...] = ("--otlp-traces-endpoint", "--enable-trace")
     start_timeout_s = 1800.0
     stop_timeout_s = 10.0  # it checks for the end of its work every 5 s
 
@@ -58,7 +60,7 @@ class SglangEngine:
         argv += model_options.sglang_arguments(order)
         argv += lora.sglang_arguments(order)
         argv += media_domains(order)
-        argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning"]
+        argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning", *_traces(order)]
         # The key is in a configuration file: `ps` does not show it, and SGLang has no variable for it. It reads only
         # one such file, so with a user's own there is no key, nor with several tokenizer processes, which reject one.
         # Such an engine is protected by loopback alone.
@@ -73,7 +75,13 @@ class SglangEngine:
         env = _environment(order)
         argv += order.extra_args
         return Launch(
-            argv=tuple(argv), env=env, unset=UNSET, key_files=key_files, folders=cache_folders(env), notes=notes
+            argv=tuple(argv),
+            env=env,
+            unset=UNSET,
+            key_files=key_files,
+            folders=cache_folders(env),
+            notes=notes,
+            takes_otel=bool(order.traces_endpoint),
         )
 
     def overhead_bytes(self, *, gpus: int) -> int:
@@ -104,9 +112,15 @@ def _gpu_arguments(order: LaunchOrder) -> list[str]:
     return arguments + (["--enable-memory-saver", "--enable-weights-cpu-backup"] if order.sleeps else [])
 
 
+def _traces(order: LaunchOrder) -> list[str]:
+    if not order.traces_endpoint:
+        return []
+    return ["--enable-trace", "--otlp-traces-endpoint", order.traces_endpoint, "--otlp-service-name", order.replica]
+
+
 def _environment(order: LaunchOrder) -> dict[str, str]:
     shared = caches(order, "sglang").shared
-    env = engine_environment(order, "sglang")
+    env = engine_environment(order, "sglang") | traces_environment(order)
     env |= {
         "SGLANG_CACHE_DIR": str(shared / "sglang"),  # with the kernels of DeepGEMM and CuTe
         "SGLANG_JIT_CACHE_DIR": str(shared / "sglang" / "jit"),
