@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ from berth import __version__, audit, heartbeats, journal, key_counters, process
 from berth import log as logs
 from berth.boot import preflight, supervisord_conf
 from berth.boot.config import checkout
+from berth.boot.config.reference import configuration
 from berth.boot.config.settings import Settings, load
 from berth.boot.foreground import spawn
 from berth.boot.planner.build import make_keys, make_plan
@@ -68,6 +70,7 @@ def boot(environ: Mapping[str, str]) -> NoReturn:
         if finding.level is Level.WARN:
             log.warning(str(finding))
     make_caches(plan)
+    plan = replace(plan, configuration=configuration(environ))
     write_files(plan, make_keys(settings, plan, environ))
     reserve_space(plan)
     announce(plan)

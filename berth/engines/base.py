@@ -122,6 +122,7 @@ class Engine(Protocol):
     alive: Probe
     sleep: Sleep | None  # None: it cannot be put to sleep
     takes_socket: bool  # whether it can listen at a Unix socket
+    traces_flags: tuple[str, ...]  # with one of these a user decides where its spans go; (): it has none
     start_timeout_s: float
     stop_timeout_s: float
 

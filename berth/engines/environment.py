@@ -92,6 +92,15 @@ def rank_environment(ranks: Ranks) -> dict[str, str]:
     return {"NCCL_SOCKET_IFNAME": ranks.interface, "GLOO_SOCKET_IFNAME": ranks.interface}
 
 
+def traces_environment(order: LaunchOrder) -> dict[str, str]:
+    """Of an engine that sends spans. The address is on its command line: in a variable it would make each process of
+    vLLM's a tracer.
+    """
+    if not order.traces_endpoint:
+        return {}
+    return {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_SERVICE_NAME": order.replica}
+
+
 def cache_folders(env: dict[str, str]) -> tuple[str, ...]:
     """The folders that boot creates: some compilers create only the last part of a path."""
     names = ("HF_HOME", "HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH", "TIKTOKEN_CACHE_DIR")

@@ -14,6 +14,7 @@ class RemoteEngine:
     alive = Probe(path="/v1/models")
     sleep: Sleep | None = None  # the decision of its operator
     takes_socket = False
+    traces_flags: tuple[str, ...] = ()
     start_timeout_s = 0.0
     stop_timeout_s = 0.0
 

@@ -14,6 +14,7 @@ from berth.engines.environment import (
     rank_environment,
     share_bytes,
     shares_its_gpus,
+    traces_environment,
 )
 from berth.engines.model_parsers import parsers_for
 from berth.plan import DialectName, EngineName, Launch, Probe, Ranks, Sleep, SleepCall, Task
@@ -34,6 +35,7 @@ class SglangEngine:
         resume=SleepCall(path="/continue_generation"),
     )
     takes_socket = False
+    traces_flags: tuple[str, ...] = ("--otlp-traces-endpoint", "--enable-trace")
     start_timeout_s = 1800.0
     stop_timeout_s = 10.0  # it checks for the end of its work every 5 s
 
@@ -60,7 +62,7 @@ class SglangEngine:
         argv += model_options.sglang_arguments(order)
         argv += lora.sglang_arguments(order)
         argv += media_domains(order)
-        argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning"]
+        argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning", *_traces(order)]
         # The key is in a configuration file: `ps` does not show it, and SGLang has no variable for it. It reads only
         # one such file, so with a user's own there is no key, nor with several tokenizer processes, which reject one.
         # Such an engine is protected by loopback alone.
@@ -75,7 +77,13 @@ class SglangEngine:
         env = _environment(order)
         argv += order.extra_args
         return Launch(
-            argv=tuple(argv), env=env, unset=UNSET, key_files=key_files, folders=cache_folders(env), notes=notes
+            argv=tuple(argv),
+            env=env,
+            unset=UNSET,
+            key_files=key_files,
+            folders=cache_folders(env),
+            notes=notes,
+            takes_otel=bool(order.traces_endpoint),
         )
 
     def overhead_bytes(self, *, gpus: int) -> int:
@@ -112,9 +120,15 @@ def _rank_arguments(ranks: Ranks, gpus: int) -> list[str]:
     return [*arguments, "--node-rank", str(ranks.rank), "--dist-init-addr", ranks.meeting]
 
 
+def _traces(order: LaunchOrder) -> list[str]:
+    if not order.traces_endpoint:
+        return []
+    return ["--enable-trace", "--otlp-traces-endpoint", order.traces_endpoint, "--otlp-service-name", order.replica]
+
+
 def _environment(order: LaunchOrder) -> dict[str, str]:
     shared = caches(order, "sglang").shared
-    env = engine_environment(order, "sglang")
+    env = engine_environment(order, "sglang") | traces_environment(order)
     env |= {
         "SGLANG_CACHE_DIR": str(shared / "sglang"),  # with the kernels of DeepGEMM and CuTe
         "SGLANG_JIT_CACHE_DIR": str(shared / "sglang" / "jit"),

@@ -15,6 +15,7 @@ class SimEngine:
     alive = Probe(path="/health")
     sleep: Sleep | None = None  # registry.sleep has the dialect's own
     takes_socket = False
+    traces_flags: tuple[str, ...] = ()
     start_timeout_s = 120.0
     stop_timeout_s = 10.0
 

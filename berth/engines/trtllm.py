@@ -20,6 +20,7 @@ from berth.engines.environment import (
     memory_fraction,
     share_bytes,
     shares_its_gpus,
+    traces_environment,
 )
 from berth.engines.model_parsers import parsers_for
 from berth.errors import PlacementError
@@ -37,6 +38,7 @@ class TrtllmEngine:
     alive = Probe(path="/health_generate", timeout_s=30.0)
     sleep: Sleep | None = None  # its requests for it are for training, and fail in an ordinary server
     takes_socket = False
+    traces_flags: tuple[str, ...] = ("--otlp-traces-endpoint",)
     start_timeout_s = 2400.0
     stop_timeout_s = 10.0
 
@@ -59,9 +61,11 @@ class TrtllmEngine:
         argv += ["--max_seq_len", str(order.context)] if order.context else []
         parsers = parsers_for(EngineName.TRTLLM, order.model)
         argv += ["--tool_parser", parsers.tool] if parsers.tool else []
+        argv += ["--otlp_traces_endpoint", order.traces_endpoint] if order.traces_endpoint else []
         argv += ["--extra_llm_api_options", options_path, *order.extra_args]
         cache = caches(order, "trtllm")
-        env = engine_environment(order, "trtllm") | {
+        env = engine_environment(order, "trtllm") | traces_environment(order)
+        env |= {
             "TRTLLM_DG_CACHE_DIR": str(cache.shared / "deep_gemm"),
             "TLLM_LLMAPI_BUILD_CACHE_ROOT": str(cache.model / "build"),  # of the backend `tensorrt`; default: /tmp
             "TRTLLM_NO_USAGE_STATS": "1",
@@ -74,6 +78,7 @@ class TrtllmEngine:
             notes=parsers.notes(order.extra_args) + model_options.notes(self.name, order),
             files={options_path: yaml.safe_dump(options(order), sort_keys=True)},
             links=links,
+            takes_otel=bool(order.traces_endpoint),
         )
 
     def overhead_bytes(self, *, gpus: int) -> int:

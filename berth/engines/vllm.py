@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from berth.engines import lora, model_options
 from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import media_domains, number
-from berth.engines.environment import UNSET, cache_folders, caches, clamped, engine_environment, memory_fraction
+from berth.engines.environment import (
+    UNSET,
+    cache_folders,
+    caches,
+    clamped,
+    engine_environment,
+    memory_fraction,
+    traces_environment,
+)
 from berth.engines.model_parsers import parsers_for
 from berth.engines.ray import ray_worker, vllm_ranks
 from berth.plan import DialectName, EngineName, Gpu, Launch, Probe, Ranks, Sleep, SleepCall, Task
@@ -51,6 +59,7 @@ class VllmEngine:
         state_path="/is_sleeping",
     )
     takes_socket = True
+    traces_flags: tuple[str, ...] = ("--otlp-traces-endpoint",)
     start_timeout_s = 1800.0
     stop_timeout_s = 10.0
 
@@ -147,8 +156,7 @@ def _environment(order: LaunchOrder) -> dict[str, str]:
     env |= {"DG_JIT_CACHE_DIR": str(shared / "deep_gemm"), "HUMMING_CACHE_DIR": str(shared / "humming")}
     env |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
     env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0"  # a redirect from an allowed host may lead anywhere
-    if order.traces_endpoint:  # the address in a variable would make each of its processes a tracer
-        env |= {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_SERVICE_NAME": order.replica}
+    env |= traces_environment(order)
     if order.sleeps:
         env["VLLM_SERVER_DEV_MODE"] = "1"  # opens /sleep; on the CPU sleep stops the work and releases nothing
     if order.spare_adapters:

@@ -36,8 +36,9 @@ def knows_tokenizer(home: str, model_type: str, tokenizer_class: str) -> bool | 
 
 
 def can_trace(home: str) -> bool:
-    """Whether the engine can send spans over HTTP."""
-    return any(Path(home).glob(f"{PACKAGES}/opentelemetry/exporter/otlp/proto/http/__init__.py"))
+    """Whether the engine can send spans: all import the exporters of both protocols, and then use that for HTTP."""
+    exporters = f"{PACKAGES}/opentelemetry/exporter/otlp/proto"
+    return all(any(Path(home).glob(f"{exporters}/{protocol}/__init__.py")) for protocol in ("http", "grpc"))
 
 
 def has_ray(home: str) -> bool:

@@ -54,7 +54,7 @@ function Confirm({ action, target, running, most, onClose }) {
     try {
       const reply = await ask('/admin/operations', { method: 'POST', body: change(action, target, fields) });
       onClose();
-      follow(reply.operation);
+      track(reply.operation);
     } catch (failure) {
       setError(failure.message);
     }
@@ -73,7 +73,7 @@ function Confirm({ action, target, running, most, onClose }) {
 }
 
 // Until the operation is over; the line at the bottom says how it goes.
-async function follow(operation) {
+async function track(operation) {
   while (operation) {
     say(`${TITLES[operation.action]} ${operation.model}: ${operation.state}${operation.reason ? ` – ${operation.reason}` : ''}`);
     store.operations = { ...store.operations, [operation.id]: operation };

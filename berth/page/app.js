@@ -17,7 +17,7 @@ const VIEWS = {
   requests: ['Requests', Requests], logs: ['Logs', Logs], system: ['System', System], usage: ['Usage', Usage],
 };
 const here = () => location.hash.replace(/^#\/?/, '').split('?')[0];
-const views = () => Object.entries(VIEWS).filter(([id]) => mayChange() || !(id === 'usage' || (id === 'logs' && !store.session.open)));
+const views = () => Object.entries(VIEWS).filter(([id]) => id !== 'logs' || mayChange() || store.session.open);
 const shown = () => (here() in VIEWS ? here() : 'overview');
 
 function App() {

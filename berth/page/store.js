@@ -27,7 +27,7 @@ export const store = {
 };
 
 const listeners = new Set();
-let pending = 0;
+let due = 0;
 
 export const watch = (listener) => {
   listeners.add(listener);
@@ -35,8 +35,8 @@ export const watch = (listener) => {
 };
 
 export const changed = () => {
-  if (pending) return;
-  pending = setTimeout(() => { pending = 0; listeners.forEach((listener) => listener()); }, 16);
+  if (due) return;
+  due = setTimeout(() => { due = 0; listeners.forEach((listener) => listener()); }, 16);
 };
 
 export const say = (text) => { store.notice = text; store.noticeAt = Date.now(); changed(); };

@@ -265,6 +265,15 @@ class RunPaths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Configured:
+    """A variable, for people."""
+
+    name: str
+    value: str  # "***" for a secret, "": not set
+    origin: str  # "environment", "default", or the file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     version: int = PLAN_VERSION
     created: int  # Unix seconds
@@ -292,6 +301,7 @@ class Plan:
     nodes: Nodes | None = None  # None: this box works alone
     boxes: tuple[Box, ...] = ()  # those of the other boxes that answered when the plan was made
     warnings: tuple[str, ...] = ()
+    configuration: tuple[Configured, ...] = ()  # all variables, when it was made by boot
 
     @property
     def routes(self) -> tuple[ModelRoute, ...]:

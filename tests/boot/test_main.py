@@ -131,6 +131,10 @@ def test_boot_logs_its_plan_and_becomes_supervisord(appliance: Appliance) -> Non
         assert "hf_secret" not in environ.values()
     written = Plan.from_json(appliance.paths.plan.read_bytes())
     assert [replica.name for replica in written.replicas] == ["chat-attached"]
+    configured = {one.name: (one.value, one.origin) for one in written.configuration}
+    assert configured["BERTH_API_KEYS"] == ("***", "environment")
+    assert configured["HF_TOKEN"] == ("***", f"file {token}")
+    assert configured["BERTH_QUEUE_SIZE"] == ("256", "default")
     keys = Keys.from_json(appliance.paths.keys.read_bytes())
     assert (len(keys.api_keys), keys.hub_token) == (1, "hf_secret")
     for path in (appliance.paths.plan, appliance.paths.keys, appliance.paths.supervisord_conf):

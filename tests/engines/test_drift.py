@@ -26,8 +26,8 @@ ARGUMENTS = re.compile(r"\b(vllm|sglang|trtllm): \{args: (\[[^\]]*\])")
 CANNOT = {
     "vllm": set(),
     "vllm-cpu": {"gpus"},
-    "sglang": {"socket", "traces_endpoint"},
-    "trtllm": {"task", "dtype", "sleeps", "socket", "adapters", "spare_adapters", "traces_endpoint", "ranks"},
+    "sglang": {"socket"},
+    "trtllm": {"task", "dtype", "sleeps", "socket", "adapters", "spare_adapters", "ranks"},
 }
 FIXED = {"replica", "served_name", "host", "port", "home", "version", "python", "run_dir", "data_dir", "dialect"}
 

@@ -147,16 +147,3 @@ def test_socket_replaces_host_and_port() -> None:
     assert option(argv, "--uds") == "/run/berth/chat.sock"
     assert not {"--host", "--port"} & set(argv)
     assert option(VllmEngine().launch(launch_order()).argv, "--port") == "21001"
-
-
-def test_sends_spans_where_traces_are_wanted() -> None:
-    url = "http://c:4318/v1/traces"
-    launch = VllmEngine().launch(replace(launch_order(gpus=1), traces_endpoint=url))
-    assert option(launch.argv, "--otlp-traces-endpoint") == url
-    assert launch.env["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
-    assert not any(name.endswith("_ENDPOINT") for name in launch.env if name.startswith("OTEL_"))
-    assert launch.takes_otel
-
-    without = VllmEngine().launch(launch_order(gpus=1))
-    assert "--otlp-traces-endpoint" not in without.argv
-    assert not without.takes_otel

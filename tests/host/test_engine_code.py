@@ -47,9 +47,10 @@ def test_without_the_engines_files_nothing_is_known(tmp_path: Path) -> None:
     assert knows_tokenizer(str(tmp_path), "llama", "LlamaTokenizer") is None
 
 
-def test_engine_can_trace_with_the_exporter_over_http(tmp_path: Path) -> None:
-    assert not can_trace(str(tmp_path))
-    package = tmp_path / "lib/python3.12/site-packages/opentelemetry/exporter/otlp/proto/http"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
+def test_engine_can_trace_with_the_exporters_of_both_protocols(tmp_path: Path) -> None:
+    for protocol in ("http", "grpc"):
+        assert not can_trace(str(tmp_path))
+        package = tmp_path / "lib/python3.12/site-packages/opentelemetry/exporter/otlp/proto" / protocol
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
     assert can_trace(str(tmp_path))

@@ -57,9 +57,15 @@ def test_a_wrong_key_is_rejected_and_a_reader_changes_nothing(
     page.get_by_role("alert").get_by_text("BERTH_API_KEYS").wait_for()
     page.goto(f"{scene.url}/ui/#/usage")
     sign_in(page, USER_KEY)
-    page.get_by_text("served by coder-sim").wait_for()  # the overview: usage is for admins
+    page.get_by_text("The key key-1 in").wait_for()  # its own usage
+    assert page.get_by_role("region", name="Changes").count() == 0
+    assert "Logs" not in page.get_by_role("navigation").inner_text().split()
+    show(page, "system")
+    page.get_by_role("heading", name="Plan").first.wait_for()
+    assert page.get_by_role("region", name="Configuration").count() == 0
+    show(page, "overview")
+    page.get_by_text("served by coder-sim").wait_for()
     assert page.get_by_role("button", name="Sleep coder").count() == 0
-    assert {"Logs", "Usage"}.isdisjoint(page.get_by_role("navigation").inner_text().split())
     page.get_by_role("button", name="Sign out").click()
     page.get_by_label("API key").wait_for()
     assert [text for text in complaints if "401" not in text] == []
@@ -187,10 +193,18 @@ def test_a_log_is_followed_and_filtered(admin: Page) -> None:
 def test_a_box_with_gpus_is_shown_without_live_events_too(context: Any, scene: Scene, complaints: list[str]) -> None:
     def with_gpus(route: Any) -> None:
         document = route.fetch().json()
-        fields = {"memory_used_bytes": 100 << 30, "memory_total_bytes": 141 << 30, "utilization_percent": 93}
+        fields: dict[str, Any] = {
+            "memory_used_bytes": 100 << 30,
+            "memory_total_bytes": 141 << 30,
+            "utilization_percent": 93,
+        }
+        fields |= {"power_watts": 412.4, "temperature_celsius": 61, "memory_foreign_bytes": 2 << 30}
+        mine = {"replica": "chat-sim", "weights": 15 << 30, "kv": 80 << 30, "rest": 3 << 30}
+        fields["memory_by_engine"] = [mine, {**mine, "replica": ""}]
         document["gpus"] = [{"index": 0, "name": "H200", "uuid": "GPU-0", **fields}]
         document["models"][0]["replicas"][0] |= {"gpus": [0], "status": "starting", "reason": "a `quoted` reason"}
         document["models"][0]["replicas"][0]["progress"] = {"phase": "load", "percent": 62.4}
+        document["models"][0]["replicas"][0] |= {"expected_s": 90.0, "ready_at": time.time() + 42}
         route.fulfill(json=document)
 
     context.route("**/events?**", lambda route: route.fulfill(status=404))
@@ -200,12 +214,13 @@ def test_a_box_with_gpus_is_shown_without_live_events_too(context: Any, scene: S
     sign_in(page)
     page.get_by_text("● every 5 s").wait_for()
     gpu = page.get_by_role("region", name="GPUs").get_by_role("row").nth(1)
-    assert " ".join(gpu.inner_text().split()).startswith("0 H200 100 GiB of 141 GiB 93 %")
-    assert gpu.get_by_role("cell").last.inner_text() == "chat-sim"
+    parts = "chat-sim: weights 15 GiB, KV cache 80 GiB, graphs and rest 3.0 GiB another model: 98 GiB"
+    memory = f"100 GiB of 141 GiB {parts} other programs: 2.0 GiB free: 41 GiB"
+    assert " ".join(gpu.inner_text().split()) == f"0 H200 {memory} 93 % 412 W 61 °C"
     assert gpu.get_by_role("meter").get_attribute("aria-label") == "Memory of GPU 0"
     line = row(page, "chat-sim")
     assert line.get_by_role("progressbar").get_attribute("value") == "62.4"
-    assert "load 62 %" in " ".join(line.inner_text().split())
+    assert re.search(r"load 62 % about 4\d s left", " ".join(line.inner_text().split()))
     assert line.locator("code").inner_text() == "quoted"
     show(page, "requests")
     page.get_by_text("does not send any now").wait_for()
@@ -228,6 +243,14 @@ def test_usage_is_shown_by_key_and_downloaded(admin: Page) -> None:
     with admin.expect_download() as download:
         admin.get_by_role("button", name="Download CSV").click()
     assert "model,requests,errors,prompt,cached,completion\nchat," in download.value.path().read_text()
+
+
+def test_the_configuration_is_shown_with_its_origin(admin: Page) -> None:
+    show(admin, "system")
+    table = admin.get_by_role("region", name="Configuration")
+    table.get_by_role("row").filter(has_text="BERTH_ADMIN_KEY").filter(has_text="***").wait_for()
+    first, last = table.get_by_role("row").nth(1).inner_text(), table.get_by_role("row").last.inner_text()
+    assert (first.split()[-1], last.split()[-1]) == ("environment", "default")
 
 
 def test_keys_move_between_views(admin: Page) -> None:

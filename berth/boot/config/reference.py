@@ -10,7 +10,7 @@ from berth.boot.config.parsers import SECRET_NAME, SECRET_OPTION, masked_option
 from berth.boot.config.settings import Origin, load, resolve
 from berth.boot.config.variables import VARIABLES
 from berth.errors import BerthError
-from berth.plan import Plan, Replica
+from berth.plan import Configured, Plan, Replica
 
 _ENV_HEAD = """\
 # Berth's environment variables. A commented line shows the default, or an example if there is no default.
@@ -52,20 +52,31 @@ def config_text(environ: Mapping[str, str], make_plan: Callable[[], Plan]) -> st
 
     ConfigError for an invalid environment. If a valid one gives no plan, the text says why.
     """
-    defaults = checkout.defaults(environ)
-    load(environ, defaults=defaults)
+    load(environ, defaults=checkout.defaults(environ))
     lines = []
-    for name, value in resolve(environ, defaults=defaults).items():
-        origin = f"file {value.path}" if value.origin is Origin.FILE else str(value.origin)
-        text = value.text or "(not set)"
+    for one in configuration(environ):
+        text = one.value or "(not set)"
         if "\n" in text:
             text = "\n" + textwrap.indent(text, "    ")
-        lines.append(f"{name}  [{origin}]  {text}")
+        lines.append(f"{one.name}  [{one.origin}]  {text}")
     try:
         replicas = make_plan().replicas
     except BerthError as error:
         return "\n".join([*lines, "", "No engine can be started with this:", textwrap.indent(str(error), "  ")])
     return "\n".join([*lines, *(line for replica in replicas for line in ("", *command_lines(replica)))])
+
+
+def configuration(environ: Mapping[str, str]) -> tuple[Configured, ...]:
+    """Every variable with its origin, secrets masked. ConfigError if one cannot be read."""
+    values = resolve(environ, defaults=checkout.defaults(environ)).items()
+    return tuple(
+        Configured(
+            name=name,
+            value=value.text,
+            origin=f"file {value.path}" if value.origin is Origin.FILE else str(value.origin),
+        )
+        for name, value in values
+    )
 
 
 def command_lines(replica: Replica) -> list[str]:

@@ -19,6 +19,7 @@ from berth.boot.planner.origins import origins
 from berth.boot.planner.resolve import ResolvedModel
 from berth.dialects.attached.detection import Discovery
 from berth.engines.base import Engine, LaunchOrder
+from berth.engines.cli_arguments import option
 from berth.engines.lora import spare
 from berth.engines.ray import ray_head
 from berth.engines.registry import CHECKED_VERSIONS, probes, sleep
@@ -188,8 +189,8 @@ class ReplicaBuilder:
 
     def _traces_endpoint(self, entry: EngineSpec) -> str:
         """Of an engine that has the packages for spans, and no endpoint of the user's."""
-        wanted = tracing(self.settings)
-        if wanted is None or entry.engine is not EngineName.VLLM or "--otlp-traces-endpoint" in entry.args:
+        wanted, flags = tracing(self.settings), self.engines[entry.engine].traces_flags
+        if wanted is None or not flags or option(entry.args, *flags) is not None:
             return ""
         return wanted.endpoint if self.host.can_trace(f"{self.settings.engine_home}/{entry.engine}") else ""
 

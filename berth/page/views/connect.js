@@ -5,7 +5,7 @@ import { ask, store } from '../store.js';
 import { number } from '../format.js';
 
 let clients = null; // of connect.json, which `berth connect` prints from too
-let kept = { client: '', model: '', url: location.origin, key: '' };
+let form = { client: '', model: '', url: location.origin, key: '' };
 
 const HELLO = [{ role: 'user', content: 'Say hello in one sentence.' }];
 const TESTS = {
@@ -17,32 +17,32 @@ const TESTS = {
   rerank: (model) => ['/v1/rerank', { model, query: 'Where do ships stay?', documents: ['In a port.', 'In a tree.'] }, (reply) => reply.results.map((one) => `${one.index}: ${one.relevance_score.toFixed(3)}`).join(', ')],
 };
 
-export const filled = (text, values) => text.replace(/\{(url|key|model|context)\}/g, (_, name) => values[name]);
+export const filledIn = (text, values) => text.replace(/\{(url|key|model|context)\}/g, (_, name) => values[name]);
 
 export function Connect() {
   const [error, setError] = useState('');
-  const set = (fields) => { kept = { ...kept, ...fields }; redraw(); };
+  const set = (fields) => { form = { ...form, ...fields }; redraw(); };
   useEffect(() => {
     if (!clients) ask('/ui/connect.json').then((found) => { clients = found; set({}); }, (failure) => setError(failure.message));
   }, []);
   const models = store.status?.models ?? [];
   if (!clients || !models.length) return html`<h1>Connect</h1><p>${error || store.error || 'Waiting for data …'}</p>`;
-  const model = models.find((one) => one.name === kept.model) ?? models.find((one) => one.ready) ?? models[0];
+  const model = models.find((one) => one.name === form.model) ?? models.find((one) => one.ready) ?? models[0];
   const fitting = clients.filter((one) => one.task === model.task);
-  const client = fitting.find((one) => one.id === kept.client) ?? fitting[0];
+  const client = fitting.find((one) => one.id === form.client) ?? fitting[0];
   const values = {
-    url: kept.url.replace(/\/+$/, ''), model: model.name, context: model.context ?? 32768,
-    key: kept.key || (store.session.open ? 'none' : 'YOUR_KEY'),
+    url: form.url.replace(/\/+$/, ''), model: model.name, context: model.context ?? 32768,
+    key: form.key || (store.session.open ? 'none' : 'YOUR_KEY'),
   };
   return html`<h1>Connect</h1>
     <div class="row">
       <${Choice} label="Model" value=${model.name} options=${models.map((one) => [one.name, one.name])} onChange=${(name) => set({ model: name })} />
-      <label>Address <input type="url" value=${kept.url} onInput=${(event) => set({ url: event.target.value })} /></label>
-      <label>Key <input type="password" autocomplete="off" placeholder=${store.session.open ? 'none is needed' : 'to fill it in here; it stays in this tab'} value=${kept.key} onInput=${(event) => set({ key: event.target.value })} /></label></div>
+      <label>Address <input type="url" value=${form.url} onInput=${(event) => set({ url: event.target.value })} /></label>
+      <label>Key <input type="password" autocomplete="off" placeholder=${store.session.open ? 'none is needed' : 'to fill it in here; it stays in this tab'} value=${form.key} onInput=${(event) => set({ key: event.target.value })} /></label></div>
     ${!client ? html`<p class="muted">There is no example for a model of the task ${model.task}.</p>` : html`
       <div class="tabs" role="group" aria-label="Clients">${fitting.map((one) => html`<button type="button" key=${one.id} aria-pressed=${one === client} onClick=${() => set({ client: one.id })}>${one.title}</button>`)}</div>
-      ${client.where && html`<p><${Text} text=${filled(client.where, values)} /></p>`}
-      <${Code} label=${`${client.title}: ${client.language}`} text=${filled(client.lines.join('\n'), values)} />
+      ${client.where && html`<p><${Text} text=${filledIn(client.where, values)} /></p>`}
+      <${Code} label=${`${client.title}: ${client.language}`} text=${filledIn(client.lines.join('\n'), values)} />
       <p class="muted">In a shell on the server: <code>berth connect ${client.id} --model ${model.name}</code></p>
       <${Test} key=${`${client.api} ${model.name}`} client=${client} model=${model.name} />`}`;
 }
@@ -54,7 +54,7 @@ function Test({ client, model }) {
     setResult({ busy: true });
     const began = performance.now();
     try {
-      const reply = await ask(path, { method: 'POST', body, headers: kept.key ? { authorization: `Bearer ${kept.key}` } : {} });
+      const reply = await ask(path, { method: 'POST', body, headers: form.key ? { authorization: `Bearer ${form.key}` } : {} });
       setResult({ text: read(reply), took: (performance.now() - began) / 1000 });
     } catch (failure) {
       setResult({ error: failure.message, status: failure.status });

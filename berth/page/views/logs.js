@@ -6,7 +6,7 @@ import { plural } from '../format.js';
 
 const MOST_LINES = 5000;
 const LEVELS = { '': 'all lines', 'warn|error|critical|fatal|exception|traceback': 'warnings and errors', 'error|critical|fatal|exception|traceback': 'errors' };
-let kept = { filter: '', level: '', wrap: true };
+let look = { filter: '', level: '', wrap: true };
 
 export function Logs() {
   const [lines, setLines] = useState([]);
@@ -14,7 +14,7 @@ export function Logs() {
   const [follow, setFollow] = useState(true);
   const [problem, setProblem] = useState('');
   const own = useRef();
-  const set = (fields) => { kept = { ...kept, ...fields }; redraw(); };
+  const set = (fields) => { look = { ...look, ...fields }; redraw(); };
   const names = (store.status?.models ?? []).flatMap((model) => model.replicas).filter((one) => !one.attached).map((one) => one.name);
   const asked = decodeURIComponent(location.hash.split('?')[1] ?? '');
   const replica = names.includes(asked) ? asked : names[0] ?? '';
@@ -40,21 +40,21 @@ export function Logs() {
     document.addEventListener('visibilitychange', seen);
     return () => { document.removeEventListener('visibilitychange', seen); close(); };
   }, [replica]);
-  useEffect(() => { if (follow && own.current) own.current.scrollTop = own.current.scrollHeight; }, [lines, follow, kept.filter, kept.level]);
+  useEffect(() => { if (follow && own.current) own.current.scrollTop = own.current.scrollHeight; }, [lines, follow, look.filter, look.level]);
 
   let pattern = null;
   let wrong = '';
-  try { pattern = new RegExp(kept.filter, 'i'); } catch (error) { wrong = error.message; }
-  const level = new RegExp(kept.level, 'i');
+  try { pattern = new RegExp(look.filter, 'i'); } catch (error) { wrong = error.message; }
+  const level = new RegExp(look.level, 'i');
   const shown = lines.filter((line) => (!pattern || pattern.test(line)) && level.test(line));
   return html`<h1>Logs</h1>
     <div class="row">
       <${Choice} label="Replica" value=${replica} options=${names.map((name) => [name, name])} onChange=${(name) => { location.hash = `#/logs?${encodeURIComponent(name)}`; redraw(); }} />
-      <${Choice} label="Level" value=${kept.level} options=${Object.entries(LEVELS)} onChange=${(found) => set({ level: found })} />
-      <label>Filter <input type="search" data-filter placeholder="a regular expression" value=${kept.filter} aria-invalid=${Boolean(wrong)} onInput=${(event) => set({ filter: event.target.value })} /></label>
+      <${Choice} label="Level" value=${look.level} options=${Object.entries(LEVELS)} onChange=${(found) => set({ level: found })} />
+      <label>Filter <input type="search" data-filter placeholder="a regular expression" value=${look.filter} aria-invalid=${Boolean(wrong)} onInput=${(event) => set({ filter: event.target.value })} /></label>
       <label class="check"><input type="checkbox" checked=${follow} onChange=${(event) => setFollow(event.target.checked)} /> follow</label>
-      <label class="check"><input type="checkbox" checked=${kept.wrap} onChange=${(event) => set({ wrap: event.target.checked })} /> wrap lines</label></div>
+      <label class="check"><input type="checkbox" checked=${look.wrap} onChange=${(event) => set({ wrap: event.target.checked })} /> wrap lines</label></div>
     ${(wrong || problem) && html`<p class="bad" role="alert">${wrong || problem}</p>`}
-    <pre class="log ${kept.wrap ? '' : 'nowrap'}" tabindex="0" role="log" aria-live="off" aria-label=${`Log of ${replica}`} ref=${own}>${shown.join('\n')}</pre>
+    <pre class="log ${look.wrap ? '' : 'nowrap'}" tabindex="0" role="log" aria-live="off" aria-label=${`Log of ${replica}`} ref=${own}>${shown.join('\n')}</pre>
     <p class="muted">${plural(shown.length, 'line')}${shown.length < lines.length ? ` of ${lines.length}` : ''}${skipped ? `, ${plural(skipped, 'line')} skipped: they came too fast` : ''}</p>`;
 }

@@ -14,7 +14,7 @@ export function Overview() {
     <${Attention} status=${status} /><${Now} status=${status} /><${Models} status=${status} /><${Gpus} status=${status} />`;
 }
 
-const URGENT = new Set(['model_down', 'replica_failed', 'control_silent', 'disk_low']);
+const URGENT = new Set(['model_down', 'replica_failed', 'control_silent', 'gpu_gone', 'disk_low']);
 
 function Attention({ status }) {
   const down = new Set(status.notices.filter((one) => one.kind === 'model_down').map((one) => one.replica));
@@ -67,11 +67,13 @@ function Replica({ replica, kv, several }) {
   const live = store.traffic?.replicas?.[replica.name] ?? {};
   const { progress } = replica;
   const where = replica.attached ? 'attached' : replica.gpus.length ? `GPU ${replica.gpus.join(', ')}` : 'CPU';
+  const left = replica.ready_at - Date.now() / 1000;
   const wait = replica.next_start_at && Math.max(0, replica.next_start_at - Date.now() / 1000);
   return html`<tr class="replica" role="row"><th scope="row" role="rowheader">${replica.name} <span class="muted">${replica.engine === 'remote' ? replica.dialect : replica.engine} · ${where}</span></th>
     <td role="cell"><${Status} status=${replica.status} since=${replica.since} /> <span class="muted">for ${duration(Date.now() / 1000 - replica.since)}</span>
       ${!replica.reachable && html` <span class="status bad">▲ ejected by the router</span>`}
-      ${progress && html`<div>${progress.phase} ${progress.percent !== null ? html`<progress max="100" value=${progress.percent} aria-label=${`${replica.name}: ${progress.phase}`}></progress> ${number(progress.percent)} %` : '…'}${progress.left_s ? `, about ${seconds(progress.left_s)} left` : ''}</div>`}
+      ${progress && html`<div>${progress.phase} ${progress.percent !== null ? html`<progress max="100" value=${progress.percent} aria-label=${`${replica.name}: ${progress.phase}`}></progress> ${number(progress.percent)} %` : '…'}${progress.total_bytes ? ` of ${size(progress.total_bytes)}` : ''}</div>`}
+      ${left > 0 && html`<div class="muted">about ${duration(left)} left${replica.expected_s === null ? ' of the download' : ''}</div>`}
       ${wait !== null && wait !== undefined && replica.status === 'backoff' ? html`<div class="muted">next start in ${seconds(wait)}, ${plural(replica.restarts, 'restart')} so far</div>` : ''}
       ${replica.reason && replica.status !== 'ready' && html`<div class="reason"><${Text} text=${replica.reason} /></div>`}</td>
     <td role="cell">${number(live.in_flight ?? replica.in_flight)}${replica.concurrency ? ` of ${number(replica.concurrency)}` : ''}${live.waiting ? `, ${live.waiting} wait in the engine` : ''}</td>
@@ -79,17 +81,25 @@ function Replica({ replica, kv, several }) {
     ${mayChange() && html`<td role="cell">${several ? html`<${Buttons} actions=${replicaActions(replica)} target=${replica.name} running=${replica.in_flight} />` : ''}</td>`}</tr>`;
 }
 
+// What holds the memory of a GPU, by plan and by what engines were seen to take.
+const parts = (gpu, used) => {
+  const rows = gpu.memory_by_engine.map(({ replica, weights, kv, rest }) => (replica
+    ? `${replica}: ${[['weights', weights], ['KV cache', kv], ['graphs and rest', rest]].filter(([, bytes]) => bytes).map(([name, bytes]) => `${name} ${size(bytes)}`).join(', ')}`
+    : `another model: ${size(weights + kv + rest)}`));
+  if (gpu.memory_foreign_bytes) rows.push(`other programs: ${size(gpu.memory_foreign_bytes)}`);
+  return [...rows, `free: ${size(gpu.memory_total_bytes - used)}`];
+};
+
 function Gpus({ status }) {
   if (!status.gpus.length) return html`<section><h2>GPUs</h2><p class="muted">No GPU: <${Text} text=${status.driver.reason} /></p></section>`;
-  const live = store.traffic?.gpus ?? [];
-  const named = (index) => status.models.flatMap((model) => model.replicas).filter((one) => one.gpus.includes(index)).map((one) => one.name);
-  return html`<section><h2>GPUs</h2><${Table} label="GPUs" head=${['GPU', 'Memory', 'Busy', 'Power', 'Replicas']}><tbody>
+  return html`<section><h2>GPUs</h2><${Table} label="GPUs" head=${['GPU', 'Memory', 'Busy', 'Power', 'Temperature']}><tbody>
     ${status.gpus.map((gpu, at) => {
-      const used = live[at]?.used ?? gpu.memory_used_bytes;
-      const busy = live[at]?.busy ?? (gpu.utilization_percent === null ? null : gpu.utilization_percent / 100);
+      const live = store.traffic?.gpus[at] ?? { used: gpu.memory_used_bytes, watts: gpu.power_watts, celsius: gpu.temperature_celsius };
+      const busy = gpu.utilization_percent ?? null;
+      const figure = (value, unit) => html`<td>${value === null ? '–' : `${number(value)} ${unit}`}</td>`;
       return html`<tr key=${gpu.uuid}><th scope="row">${gpu.index} <span class="muted">${gpu.name}</span></th>
-        <td><${Bar} value=${used} most=${gpu.memory_total_bytes} high="0.98" text=${`${size(used)} of ${size(gpu.memory_total_bytes)}`} label=${`Memory of GPU ${gpu.index}`} /></td>
-        <td>${busy === null ? '–' : `${number(busy * 100)} %`}</td><td>${live[at]?.watts ? `${number(live[at].watts)} W` : '–'}</td>
-        <td>${named(gpu.index).join(', ')}</td></tr>`;
+        <td><${Bar} value=${live.used} most=${gpu.memory_total_bytes} high="0.98" text=${`${size(live.used)} of ${size(gpu.memory_total_bytes)}`} label=${`Memory of GPU ${gpu.index}`} />
+          ${parts(gpu, live.used).map((text) => html`<div class="muted">${text}</div>`)}</td>
+        ${figure(live.busy ? live.busy * 100 : busy, '%')}${figure(live.watts, 'W')}${figure(live.celsius, '°C')}</tr>`;
     })}</tbody></${Table}></section>`;
 }

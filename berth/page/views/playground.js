@@ -7,7 +7,7 @@ import { failure, store } from '../store.js';
 const EMPTY = { turns: [], busy: false };
 const MOST_IMAGE = 4 << 20;
 
-let kept = { system: '', temperature: '', most: '512', model: '', other: '', panes: [EMPTY, EMPTY] }; // while the tab lives
+let talk = { system: '', temperature: '', most: '512', model: '', other: '', panes: [EMPTY, EMPTY] }; // while the tab lives
 
 export const chatBody = (model, turns, { system, temperature, most }) => ({
   model,
@@ -70,25 +70,25 @@ export function Playground() {
   const [image, setImage] = useState('');
   const stops = useRef([]);
   useEffect(() => () => stops.current.forEach((stop) => stop.abort()), []);
-  const set = (fields) => { kept = { ...kept, ...fields }; redraw(); };
+  const set = (fields) => { talk = { ...talk, ...fields }; redraw(); };
   const models = (store.status?.models ?? []).filter((model) => model.task === undefined || model.task === 'generate');
   const names = models.flatMap((model) => [model.name, ...model.adapters.map((one) => one.name)]);
   if (!names.length) return html`<h1>Playground</h1><p>${store.status ? 'No model here generates text.' : store.error || 'Waiting for data …'}</p>`;
   const ready = models.find((model) => model.ready)?.name;
-  const chosen = [names.includes(kept.model) ? kept.model : ready ?? names[0], kept.other].filter(Boolean);
-  const busy = kept.panes.some((pane) => pane.busy);
+  const chosen = [names.includes(talk.model) ? talk.model : ready ?? names[0], talk.other].filter(Boolean);
+  const busy = talk.panes.some((pane) => pane.busy);
 
   const send = (text) => {
     set({ model: chosen[0] }); // it stays, also when another model becomes ready
     const content = image ? [{ type: 'text', text }, { type: 'image_url', image_url: { url: image } }] : text;
     stops.current = chosen.map((model, at) => {
       const stop = new AbortController();
-      const turns = [...kept.panes[at].turns.filter((turn) => !turn.error), { role: 'user', content, shown: text }];
-      const update = (turn, running) => set({ panes: kept.panes.map((pane, index) => (index === at ? { turns: [...turns, turn], busy: running } : pane)) });
+      const turns = [...talk.panes[at].turns.filter((turn) => !turn.error), { role: 'user', content, shown: text }];
+      const update = (turn, running) => set({ panes: talk.panes.map((pane, index) => (index === at ? { turns: [...turns, turn], busy: running } : pane)) });
       update({ role: 'assistant', content: '' }, true);
       let last = {};
       const as = (seen) => ({ role: 'assistant', content: seen.text ?? '', seen });
-      stream(chatBody(model, turns, kept), stop.signal, (seen) => { last = seen; update(as(seen), true); })
+      stream(chatBody(model, turns, talk), stop.signal, (seen) => { last = seen; update(as(seen), true); })
         .then((seen) => update(as(seen), false), (error) => update({ ...as(last), error: stop.signal.aborted ? 'stopped' : error.message }, false));
       return stop;
     });
@@ -109,18 +109,18 @@ export function Playground() {
     if (!busy && text.trim()) send(text);
   };
   const enter = (event) => { if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) submit(event); };
-  const turns = kept.panes[0].turns;
+  const turns = talk.panes[0].turns;
   const example = turns.length ? turns.slice(0, turns.findLastIndex((turn) => turn.role === 'user') + 1) : [{ role: 'user', content: prompt || 'Hello' }];
 
   return html`<h1>Playground</h1>
     <div class="row">
       <${Choice} label="Model" value=${chosen[0]} options=${names.map((name) => [name, name])} onChange=${(model) => set({ model })} />
-      <${Choice} label="Compare with" value=${kept.other} options=${[['', 'nothing'], ...names.map((name) => [name, name])]} onChange=${(other) => set({ other })} />
-      <label class="narrow">Temperature <input type="number" min="0" max="2" step="0.1" placeholder="default" value=${kept.temperature} onInput=${(event) => set({ temperature: event.target.value })} /></label>
-      <label class="narrow">Most tokens <input type="number" min="1" value=${kept.most} onInput=${(event) => set({ most: event.target.value })} /></label>
+      <${Choice} label="Compare with" value=${talk.other} options=${[['', 'nothing'], ...names.map((name) => [name, name])]} onChange=${(other) => set({ other })} />
+      <label class="narrow">Temperature <input type="number" min="0" max="2" step="0.1" placeholder="default" value=${talk.temperature} onInput=${(event) => set({ temperature: event.target.value })} /></label>
+      <label class="narrow">Most tokens <input type="number" min="1" value=${talk.most} onInput=${(event) => set({ most: event.target.value })} /></label>
     </div>
-    <label class="below">System message <input value=${kept.system} onInput=${(event) => set({ system: event.target.value })} /></label>
-    <div class="panes talk">${chosen.map((model, at) => html`<${Pane} key=${at} model=${model} pane=${kept.panes[at]} />`)}</div>
+    <label class="below">System message <input value=${talk.system} onInput=${(event) => set({ system: event.target.value })} /></label>
+    <div class="panes talk">${chosen.map((model, at) => html`<${Pane} key=${at} model=${model} pane=${talk.panes[at]} />`)}</div>
     <form onSubmit=${submit}>
       <label>Message <textarea rows="3" value=${prompt} data-filter onInput=${(event) => setPrompt(event.target.value)} onKeyDown=${enter} onPaste=${paste}
         placeholder="Enter sends, Shift+Enter begins a line; paste an image for models that see"></textarea></label>
@@ -128,7 +128,7 @@ export function Playground() {
       <div class="row">
         ${busy ? html`<button type="button" onClick=${() => stops.current.forEach((stop) => stop.abort())}>Stop</button>` : html`<button class="main" disabled=${!prompt.trim()}>Send</button>`}
         <button type="button" disabled=${busy} onClick=${() => set({ panes: [EMPTY, EMPTY] })}>Clear</button></div></form>
-    <details><summary>As curl</summary><${Code} label="The request as curl" text=${curl(chatBody(chosen[0], example, kept))} /></details>`;
+    <details><summary>As curl</summary><${Code} label="The request as curl" text=${curl(chatBody(chosen[0], example, talk))} /></details>`;
 }
 
 const curl = (body) => `curl -N ${location.origin}/v1/chat/completions \\

@@ -4,7 +4,7 @@ import { Choice, Table, html, redraw, useState } from '../parts.js';
 import { clock, date, number, seconds } from '../format.js';
 import { idOf, store } from '../store.js';
 
-const KINDS = {
+const SHOWN = {
   all: ['all', () => true],
   errors: ['errors', (one) => one.status >= 400 || one.flags.includes('broken')],
   fallbacks: ['fallbacks', (one) => one.flags.includes('fallback') || one.attempts > 1],
@@ -12,7 +12,7 @@ const KINDS = {
   slow: ['slow', (one) => one.duration_s > 10 || one.queue_s > 1],
 };
 const MOST_ROWS = 200;
-let kept = { kind: 'all', model: '', text: '' };
+let picked = { kind: 'all', model: '', text: '' };
 
 const marks = (one) => [
   one.flags.includes('continued') && `continued at token ${number(one.moved_at_token)}`,
@@ -27,17 +27,17 @@ const served = (one) => (one.previous_replica && one.previous_replica !== one.re
 
 export function Requests() {
   const [open, setOpen] = useState('');
-  const set = (fields) => { kept = { ...kept, ...fields }; redraw(); };
+  const set = (fields) => { picked = { ...picked, ...fields }; redraw(); };
   if (!store.requests) return html`<h1>Requests</h1><p class="muted">${store.link === 'polling' ? 'Requests come with live events, and this Berth does not send any now.' : store.error || 'Waiting for data …'}</p>`;
-  const matches = (one) => (!kept.model || one.model === kept.model) && `${one.request} ${one.key} ${one.replica} ${one.api} ${one.error_code}`.includes(kept.text);
-  const shown = store.requests.filter((one) => KINDS[kept.kind][1](one) && matches(one)).slice(0, MOST_ROWS);
+  const matches = (one) => (!picked.model || one.model === picked.model) && `${one.request} ${one.key} ${one.replica} ${one.api} ${one.error_code}`.includes(picked.text);
+  const shown = store.requests.filter((one) => SHOWN[picked.kind][1](one) && matches(one)).slice(0, MOST_ROWS);
   const running = store.running.filter(matches);
   const models = [...new Set([...store.running, ...store.requests].map((one) => one.model).filter(Boolean))].sort();
   return html`<h1>Requests</h1>
     <div class="row">
-      <${Choice} label="Show" value=${kept.kind} options=${Object.entries(KINDS).map(([id, [title]]) => [id, title])} onChange=${(kind) => set({ kind })} />
-      <${Choice} label="Model" value=${kept.model} options=${[['', 'all'], ...models.map((name) => [name, name])]} onChange=${(model) => set({ model })} />
-      <label>Filter <input type="search" data-filter placeholder="id, key, engine, API or error" value=${kept.text} onInput=${(event) => set({ text: event.target.value })} /></label></div>
+      <${Choice} label="Show" value=${picked.kind} options=${Object.entries(SHOWN).map(([id, [title]]) => [id, title])} onChange=${(kind) => set({ kind })} />
+      <${Choice} label="Model" value=${picked.model} options=${[['', 'all'], ...models.map((name) => [name, name])]} onChange=${(model) => set({ model })} />
+      <label>Filter <input type="search" data-filter placeholder="id, key, engine, API or error" value=${picked.text} onInput=${(event) => set({ text: event.target.value })} /></label></div>
     <h2>Running: ${number(running.length)}</h2>
     ${running.length > 0 && html`<${Table} label="Running requests" head=${['Age', 'Key', 'API', 'Model', 'Engine', 'Phase', 'Tokens']}><tbody>
       ${running.map((one) => html`<tr key=${idOf(one)}><th scope="row">${seconds(one.duration_s)}</th><td>${one.key || '–'}</td><td>${one.api}</td><td>${one.model}</td><td>${served(one)}</td>

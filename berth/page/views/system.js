@@ -33,15 +33,17 @@ export function System() {
     ${plan.models.map((model) => html`<section class="pane below" key=${model.name} aria-label=${`Plan of ${model.name}`}><h3>${model.name}</h3>
       <p class="muted">${model.source}${model.revision ? `@${model.revision}` : ''} · ${model.task}${model.context ? ` · ${number(model.context)} tokens` : ''} · load: ${model.load}${model.replicas.length > 1 ? ` · standby: ${model.standby}` : ''}</p>
       ${model.replicas.map((replica) => html`<${Planned} key=${replica.name} replica=${replica} />`)}</section>`)}
-    <p class="muted"><code>berth config</code> shows where each setting comes from, <code>berth doctor</code> checks the host.</p>`;
+    ${plan.configuration.length > 0 && html`<h2>Configuration</h2><${Table} label="Configuration" head=${['Variable', 'Value', 'From']}><tbody>
+      ${[...plan.configuration].sort((a, b) => (a.origin === 'default') - (b.origin === 'default')).map((one) => html`<tr key=${one.name}><th scope="row">${one.name}</th><td><code>${one.value}</code></td><td>${one.origin}</td></tr>`)}</tbody></${Table}>`}
+    <p class="muted"><code>berth doctor</code> checks the host.</p>`;
 }
 
-const PARTS = { weights: 'weights_bytes', kv_cache: 'kv_bytes', overhead: 'overhead_bytes' };
+const FIGURES = { weights: 'weights_bytes', kv_cache: 'kv_bytes', overhead: 'overhead_bytes' };
 
 function Planned({ replica }) {
   const { memory, origins } = replica;
-  const figures = memory ? Object.entries(PARTS).map(([name, field]) => [name.replace('_', ' '), size(memory[field]), origins[name]]) : [];
-  for (const [name, origin] of Object.entries(origins)) if (!(name in PARTS) || !memory) figures.push([name.replaceAll('_', ' '), '', origin]);
+  const figures = memory ? Object.entries(FIGURES).map(([name, field]) => [name.replace('_', ' '), size(memory[field]), origins[name]]) : [];
+  for (const [name, origin] of Object.entries(origins)) if (!(name in FIGURES) || !memory) figures.push([name.replaceAll('_', ' '), '', origin]);
   return html`<h4>${replica.name} <span class="muted">${replica.engine}${replica.gpus.length ? ` on GPU ${replica.gpus.join(', ')}` : ''}</span></h4>
     ${replica.reason && html`<p><${Text} text=${replica.reason} /></p>`}
     ${(figures.length > 0 || replica.notes.length > 0) && html`<details><summary>Figures, and what decided about them</summary>

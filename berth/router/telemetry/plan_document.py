@@ -34,6 +34,7 @@ def document(plan: Plan) -> dict[str, Any]:
             for route in plan.models
         ],
         "warnings": list(plan.warnings),
+        "configuration": [asdict(one) for one in plan.configuration],
     }
 
 

@@ -41,7 +41,10 @@ class Visible:
         }
 
     def plan(self, document: Document) -> Document:
-        """Of /plan."""
+        """Of /plan. The configuration names the other clients, and what the operator has set is not for clients."""
+        if not self.key:
+            return document
+        document = {**document, "configuration": []}
         if self.models is None:
             return document
         return {**document, "warnings": [], "models": [one for one in document["models"] if self._has(one)]}

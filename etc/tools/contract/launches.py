@@ -81,7 +81,7 @@ def launches(target: Target) -> Iterator[tuple[LaunchOrder, Launch]]:
     for gpus, task, offline in itertools.product(target.gpus, tasks, (False, True)):
         for order, sleeps in itertools.product(_orders(target, gpus, task, offline=offline), asleep):
             told = replace(order, sleeps=sleeps, socket=sockets[offline % len(sockets)])
-            if offline and target.engine is EngineName.VLLM:
+            if offline:
                 told = replace(told, traces_endpoint="http://collector:4318/v1/traces")
             yield told, engine.launch(told)
         if target.engine is not EngineName.TRTLLM:

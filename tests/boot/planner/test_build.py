@@ -354,9 +354,9 @@ def test_refusal_prints_what_to_load_on_request() -> None:
 @pytest.mark.parametrize(
     ("can_trace", "args", "endpoints"),
     [
-        (True, (), ["http://c/v1/traces", None]),
-        (False, (), [None, None]),  # it has not the packages
-        (True, ("--otlp-traces-endpoint", "http://own"), ["http://own", None]),
+        (True, (), ["http://c/v1/traces", "http://c/v1/traces"]),
+        (False, (), [None, None]),  # they have not the packages
+        (True, ("--otlp-traces-endpoint", "http://own"), ["http://own", "http://c/v1/traces"]),
     ],
 )
 def test_engines_with_spans_of_their_own_send_them_too(

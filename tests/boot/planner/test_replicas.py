@@ -36,6 +36,7 @@ class FakeEngine:
     alive: Probe = UP
     sleep: Sleep | None = None
     takes_socket: bool = False
+    traces_flags: tuple[str, ...] = ()
     start_timeout_s: float = 1.0
     stop_timeout_s: float = 7.0
     orders: list[LaunchOrder] = field(default_factory=list)

@@ -7,33 +7,29 @@ from berth.router.server.page import FOLDER
 from berth.router.server.page_script import compact, joined
 
 MODULES = sorted(FOLDER.rglob("*.js"))
+TOP = re.compile(r"^(?:export )?(?:const|let|(?:async )?function\*?) (?:(\w+)|[{[]([^}\]]*)[}\]] =)", re.MULTILINE)
 START = re.compile(r"^(?:\s*(?://.*)?\n|import \{[^}]*\} from '[^']+';\n)*")
 
 
 def test_a_module_comes_once_and_after_what_it_imports(tmp_path: Path) -> None:
     (tmp_path / "views").mkdir()
     (tmp_path / "app.js").write_text(
-        "// starts\nimport { a as x } from './parts.js';\nimport { B } from './views/b.js';\nx(B);\n"
+        "// starts\nimport { a } from './parts.js';\nimport { B } from './views/b.js';\na(B);\n"
     )
-    (tmp_path / "parts.js").write_text("const b = 1;\nexport const a = () => b;\nexport { b as c, a as d };\n")
-    view = "import { a, d } from '../parts.js';\nexport async function* B() {\n  // why\n  yield a;\n}\n"
+    (tmp_path / "parts.js").write_text("const b = 1;\nexport const a = () => b;\nexport { b };\n")
+    view = "import { a, b } from '../parts.js';\nexport async function* B() {\n  // why\n  yield a;\n}\n"
     view += "export function C() {}\n"
     (tmp_path / "views/b.js").write_text(view)
     assert joined(tmp_path / "app.js").splitlines() == [
-        "const $={};",
-        "$.parts=(()=>{const b = 1;",
+        "(()=>{",
+        "const b = 1;",
         "const a = () => b;",
-        "return{a,c:b,d:a}})();",
-        "$.b=(()=>{const { a, d }=$.parts;",
         "async function* B() {",
         "yield a;",
         "}",
         "function C() {}",
-        "return{B,C}})();",
-        "$.app=(()=>{const { a: x }=$.parts;",
-        "const { B }=$.b;",
-        "x(B);",
-        "return{}})();",
+        "a(B);",
+        "})();",
     ]
 
 
@@ -44,12 +40,26 @@ def test_what_is_not_needed_is_left_out() -> None:
 def test_the_page_keeps_to_what_can_be_joined() -> None:
     script = joined(FOLDER / "app.js")
     assert len({path.stem for path in MODULES}) == len(MODULES)
-    assert script.count("=(()=>{") == len(MODULES)
     assert not re.search(r"^(?:import|export)\b|\bimport\(", script, re.MULTILINE)
     for path in MODULES:
         text = path.read_text()
         assert not re.search(r"^import ", text[START.match(text).end() :], re.MULTILINE), path.name  # type: ignore[union-attr] # it matches ""
         assert not re.search(r"^export (?:default|let|class|\*)", text, re.MULTILINE), path.name
+
+
+def test_no_two_modules_have_the_same_name_at_their_top_level() -> None:
+    owners: dict[str, set[str]] = {}
+    for path in MODULES:
+        for one, several in TOP.findall(path.read_text()):
+            for name in [one] if one else several.split(","):
+                owners.setdefault(name.strip(), set()).add(path.name)
+    assert {name: files for name, files in owners.items() if len(files) > 1} == {}
+
+
+def test_no_import_has_another_name() -> None:
+    assert not [
+        path.name for path in MODULES if re.search(r"^(?:im|ex)port \{[^}]* as ", path.read_text(), re.MULTILINE)
+    ]
 
 
 def test_every_imported_name_is_exported() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import orjson
 
-from berth.plan import Launch, MemoryEstimate
+from berth.plan import Configured, Launch, MemoryEstimate
 from berth.router.telemetry.plan_document import document
 from tests.fakes.router import make_plan, replica
 
@@ -21,6 +21,7 @@ def test_names_engine_reason_memory_and_command_of_each_replica() -> None:
         reason="the fastest",
     )
     plan = make_plan("/run/x", [started, replica("chat-b", "http://127.0.0.1:2")])
+    plan = replace(plan, configuration=(Configured(name="BERTH_PORT", value="9000", origin="environment"),))
     (model,) = document(plan)["models"]
     first, second = model["replicas"]
     assert first["command"] == "vllm serve 'my model' --api-key ***"
@@ -31,4 +32,5 @@ def test_names_engine_reason_memory_and_command_of_each_replica() -> None:
     )
     assert first["notes"] == ["tools: hermes (model type)"]
     assert (second["command"], second["attached"], second["memory"]) == ("", True, None)
+    assert document(plan)["configuration"] == [{"name": "BERTH_PORT", "value": "9000", "origin": "environment"}]
     assert b"opensesame" not in orjson.dumps(document(plan))
