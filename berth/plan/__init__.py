@@ -3,6 +3,7 @@
 It holds no secret: those are in keys.json next to it (`Keys`, mode 0600), for the router, control and `berth exec`.
 
 replica   what is decided about one replica; its names are imported from here
+routing   the rules of BERTH_ROUTES
 keys      the secrets, and the names and limits of the clients' API keys
 """
 
@@ -33,6 +34,7 @@ from berth.plan.replica import Replica as Replica
 from berth.plan.replica import Sleep as Sleep
 from berth.plan.replica import SleepCall as SleepCall
 from berth.plan.replica import Task as Task
+from berth.plan.routing import RoutingRule as RoutingRule
 
 PLAN_VERSION = 1
 LOCAL_ORIGINS = "local"  # of pages on the user's own machine
@@ -96,6 +98,9 @@ class ModelRoute:
     adapter_rank: int = 0  # the largest of those
     base: str = ""  # of an adapter's route (`Plan.routes`): the model that it adapts
     added: str = ""  # of the route of an adapter that was added: its name; `name` is that of its model
+    # of a request that a rule directs: the engine or replica that comes first, and whether no other may serve it
+    engine: str = ""
+    only: bool = False
 
     @property
     def loaded_at_start(self) -> tuple[str, ...]:
@@ -274,6 +279,7 @@ class Plan:
     # take together. Empty: all of them fit at the same time.
     room: dict[int, int] = field(default_factory=dict)
     tracing: Tracing | None = None  # None: there are no spans
+    rules: tuple[RoutingRule, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property

@@ -13,7 +13,7 @@ from berth.router.exchange.auth import may_use, require_model
 from berth.state import AddedAdapter
 
 _NAMES_SHOWN = 10
-_LATEST = ":latest"  # Ollama's clients add it to a name without a tag, or omit it
+LATEST = ":latest"  # Ollama's clients add it to a name without a tag, or omit it
 
 
 class ModelCatalog:
@@ -98,7 +98,7 @@ class ModelCatalog:
 
     def _known(self, name: str) -> str:
         """The name under which a model is listed; unchanged if there is none."""
-        others = (name, name.removesuffix(_LATEST), name + _LATEST)
+        others = (name, name.removesuffix(LATEST), name + LATEST)
         return next((other for other in others if other in self._routes), name)
 
     def _available(self, key: ApiKey) -> str:
