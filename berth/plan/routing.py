@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from berth.plan import ModelRoute, Plan, Replica
@@ -53,6 +53,11 @@ class RoutingRule:
         """For people, as `conditions`."""
         given = {"engine": self.engine, "only": "true" * self.only, "model": self.model, "priority": self.priority}
         return {name: text for name, text in given.items() if text}
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As in /status and /plan."""
+        return {"name": self.name, "if": self.conditions, "then": self.decision}
 
     def __str__(self) -> str:
         """For people: "path: /batch -> engine: vllm"."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from berth.canonical import Operation
 from berth.dialects import request_checks
-from berth.errors import ModelNotFoundError, shortened
+from berth.errors import ApiError, ModelNotFoundError, shortened
 from berth.plan import ApiKey, ModelRoute, Plan
 from berth.plan.keys import OPEN
 from berth.router.exchange.auth import may_use, require_model
@@ -78,6 +78,14 @@ class ModelCatalog:
         if key.models:
             require_model(key, route)
         return route
+
+    def model_of(self, name: str, operation: Operation, key: ApiKey) -> str:
+        """The model that a client names, also by an adapter or alias; "" for none that the key may use."""
+        try:
+            route = self.resolve(name, operation, key)
+        except ApiError:
+            return ""
+        return route.base or route.name
 
     def set_context(self, model: str, context: int) -> None:
         """Of the model and its adapters."""

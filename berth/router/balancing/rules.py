@@ -12,9 +12,8 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from berth.apis.base import ApiFormat, Headers, Immediate
-from berth.canonical import InferenceRequest, Operation
+from berth.canonical import InferenceRequest
 from berth.dialects.requests.structured_output import CONSTRAINING
-from berth.errors import ApiError
 from berth.plan import ApiKey, ModelRoute, Plan, RoutingRule
 from berth.plan.routing import directed, models_on, pattern
 from berth.router.balancing.model_catalog import LATEST, ModelCatalog
@@ -111,19 +110,11 @@ class Rules:
                 if not rule.least <= tokens <= rule.most:
                     continue
             if rule.models is not None:
-                model = self._model(request.model, ctx.api.operation, key) if model is None else model
+                model = self._catalog.model_of(request.model, ctx.api.operation, key) if model is None else model
                 if model not in rule.models:
                     continue
             return rule
         return None
-
-    def _model(self, name: str, operation: Operation, key: ApiKey) -> str:
-        """That a client names; "": none that it may use."""
-        try:
-            route = self._catalog.resolve(name, operation, key)
-        except ApiError:
-            return ""
-        return route.base or route.name
 
 
 def matches(patterns: list[tuple[bytes, re.Pattern[str]]], headers: Mapping[bytes, bytes]) -> bool:

@@ -33,7 +33,7 @@ def document(plan: Plan) -> dict[str, Any]:
             }
             for route in plan.models
         ],
-        "rules": [{"name": one.name, "if": one.conditions, "then": one.decision} for one in plan.rules],
+        "rules": [one.document for one in plan.rules],
         "warnings": list(plan.warnings),
     }
 

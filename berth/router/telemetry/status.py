@@ -94,10 +94,7 @@ def status(
             "full": state is not None and state.run_dir_full,
         },
         "models": [_model(plan, route, statuses, traffic, state) for route in plan.models],
-        "rules": [
-            {"name": one.name, "if": one.conditions, "then": one.decision, "requests": traffic.rules.get(one.name, 0)}
-            for one in plan.rules
-        ],
+        "rules": [one.document | {"requests": traffic.rules.get(one.name, 0)} for one in plan.rules],
         "gpus": gpus,
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
     }

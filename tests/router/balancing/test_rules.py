@@ -91,7 +91,7 @@ def test_a_rule_that_matches_costs_no_more_after_the_first_time() -> None:
 
     entered = calls(lambda: rules.decide(asked, CHAT, OPEN))
 
-    assert entered == ["decide", "match", "_model", "resolve", "resolve"]
+    assert entered == ["decide", "match", "model_of", "resolve", "resolve"]
     assert rules.decide(asked, CHAT, OPEN) is first
     assert (first.engine, first.only, first.replicas) == ("sglang", True, ("chat-b",))
 
