@@ -285,6 +285,34 @@ def key(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
+def route(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """The rules of BERTH_ROUTES: those of the running Berth, else those of the environment."""
+    from berth import processes
+    from berth.boot.config import checkout, settings
+    from berth.boot.main import plan_from
+    from berth.errors import ApiError
+    from berth.plan import RunPaths, read_keys, read_plan
+    from berth.router.server import explain
+
+    run_dir = settings.run_dir(environ, defaults=checkout.defaults(environ))
+    running = processes.read_record(processes.supervisor_record(RunPaths(run_dir=run_dir, data_dir="")))
+    if running is not None and running.alive():
+        plan, keys = read_plan(run_dir), read_keys(run_dir).api_keys
+    else:
+        plan, keys = plan_from(environ), settings.load(environ, defaults=checkout.defaults(environ)).api_keys
+    if not options.explain:
+        print(explain.listing(plan))
+        return 0
+    try:
+        asked = explain.described(options.path, options.model, options.key, options.header, options.data)
+        found = explain.explained(plan, keys, asked)
+    except ApiError as error:
+        sys.stderr.write(f"berth route: {error.message}\n")
+        return 2
+    print(explain.as_json(found) if options.json else explain.as_text(found))
+    return 0
+
+
 PROGRAMS = {
     "control": "supervise the engines",
     "router": "serve the clients",
@@ -302,6 +330,7 @@ COMMANDS: dict[str, Command] = {
     "capture": capture,
     **dict.fromkeys(("revisions", "diff"), revisions),
     "report": report,
+    "route": route,
 }
 
 
@@ -416,6 +445,17 @@ def add_views(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", j
     connect.add_argument("--key", default="", help="one of BERTH_API_KEYS")
 
 
+def _add_route(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser) -> None:
+    route = commands.add_parser("route", help="show the rules of BERTH_ROUTES, or which decides", parents=[json])
+    route.add_argument("--explain", action="store_true", help="which rule decides about a request, and why not others")
+    route.add_argument("--path", default="/v1/chat/completions", help="of the request (default: /v1/chat/completions)")
+    route.add_argument("--model", help="the model that it names (default: as in its body)")
+    route.add_argument("--key", default="", metavar="NAME", help="the name of its API key (default: none)")
+    text = "one of its headers, as 'NAME: VALUE'; may be repeated"
+    route.add_argument("-H", "--header", action="append", default=[], help=text)
+    route.add_argument("-d", "--data", default="", metavar="JSON", help="its body, or @FILE (default: a short prompt)")
+
+
 def parser() -> argparse.ArgumentParser:
     berth = argparse.ArgumentParser(
         prog="berth",
@@ -444,9 +484,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("fetch", help="download the models of BERTH_MODELS in advance", parents=[models])
     commands.add_parser("export", help="write models and compile caches as tar to stdout", parents=[models])
     commands.add_parser("import", help="read the output of `berth export` from stdin")
-    add_views(commands, json)
-    _add_changes(commands, json)
-    _add_revisions(commands, json)
+    for add in (add_views, _add_changes, _add_revisions, _add_route):
+        add(commands, json)
     _add_keys(commands, run_dir, json)
     _add_capture(commands)
     commands.add_parser("sim", help="run the simulated engine (see `berth sim --help`)", add_help=False)

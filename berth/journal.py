@@ -15,7 +15,7 @@ a second; nothing is written per token. Any number of programs may read it; none
     80   2  status                    HTTP, 0 of an attempt; then attempts (82), flags (84)
     86   1  API, an index into APIS; then operation (87, OPERATIONS), phase (88, PHASES), sampled (89)
     90   2  model, an index into `Plan.routes`; then key (92, 0: anonymous), replica (94), previous replica (96),
-            indexes into `Plan.replicas`; NONE: none
+            indexes into `Plan.replicas`; NONE: none. Then the rule (98): 1 + an index into `Plan.rules`; 0: none
     104  16 trace id; then span id (120, 8 bytes), the client's span id (128, 8 bytes)
     136  64 request id; then error code (200, 32 bytes; of an attempt its outcome), 16 free bytes
     248  8  sequence                  0: no record
@@ -37,7 +37,7 @@ from berth.canonical import Operation
 from berth.log_lines import mask_secrets
 from berth.plan import Plan
 
-RECORD: Final = struct.Struct("=QddddQQQQQHHHBBBBHHHH6x16s8s8s64s32s16xQ")
+RECORD: Final = struct.Struct("=QddddQQQQQHHHBBBBHHHHH4x16s8s8s64s32s16xQ")
 RING_RECORDS: Final = 1024
 TABLE_RECORDS: Final = 256
 PART_BYTES: Final = (RING_RECORDS + TABLE_RECORDS) * RECORD.size
@@ -115,6 +115,7 @@ class Record:
     key: str
     replica: str  # "": none
     previous_replica: str  # which had failed before; "": none
+    rule: str  # that decided about it; "": none
     trace: Trace
     request_id: str
     error_code: str  # "": none
@@ -133,6 +134,7 @@ class Record:
             "attempts": self.attempts,
             "replica": self.replica,
             "previous_replica": self.previous_replica,
+            "rule": self.rule,
             "moved_at_token": self.moved_at_token,
             "flags": list(self.flags),
             "error_code": self.error_code,
@@ -210,13 +212,14 @@ class Names:
         """`keys`: `Keys.names()`; () for a reader that shows none."""
         self.models = tuple(route.name for route in plan.routes)
         self._replicas = tuple(replica.name for replica in plan.replicas)
+        self._rules = ("", *(rule.name for rule in plan.rules))
         self._keys = keys
 
     def record(self, row: int, values: tuple[Any, ...]) -> Record:
         """`values`: the fields of RECORD."""
         sequence, start, queue_s, first_token_s, duration_s, prompt, completion, cached, frames, *codes = values
         moved_at, status, attempts, flags, api, operation, phase, sampled, *names = codes
-        model, key, replica, previous, trace_id, span_id, parent_id, request_id, error_code, _ = names
+        model, key, replica, previous, rule, trace_id, span_id, parent_id, request_id, error_code, _ = names
         return Record(
             row=row,
             sequence=sequence,
@@ -239,6 +242,7 @@ class Names:
             key=self._keys[key] if key < len(self._keys) else f"key-{key}",
             replica="" if replica == NONE else self._replicas[replica],
             previous_replica="" if previous == NONE else self._replicas[previous],
+            rule=self._rules[rule],
             trace=Trace(trace_id, span_id, parent_id, bool(sampled)) if any(trace_id) else NO_TRACE,
             request_id=mask_secrets(_text(request_id)),  # clients may send anything
             error_code=_text(error_code),

@@ -14,6 +14,7 @@ from berth.boot.config.api_keys import parse_api_keys
 from berth.boot.config.engine_yaml import ATTACHED_FIELDS, STARTED_FIELDS
 from berth.boot.config.model_yaml import FIELDS as MODEL_FIELDS
 from berth.boot.config.models import parse_models
+from berth.boot.config.routes import LISTS, SINGLE, parse_routes
 from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.engine_choice import LEAST_CAPABILITY
 from berth.cli import COMMANDS
@@ -155,11 +156,19 @@ def test_the_models_in_the_examples_are_valid(path: Path, tmp_path: Path) -> Non
             assert parse_api_keys(re.sub(r"(?<=key_file: )[\w/-]+", str(key), tree["BERTH_API_KEYS"]))
         if tree.keys() == {"BERTH_API_KEYS"}:
             continue
+        if "BERTH_ROUTES" in tree:
+            assert parse_routes(tree["BERTH_ROUTES"])
         text = tree.get("BERTH_MODELS", block)
         assert parse_models(re.sub(r"(?<=api_key_file: )[\w/]+", str(key), text))
     for value in re.findall(r"BERTH_MODELS=(?:\"([^\"]+)\"|([\w=/@,.-]+))", code(path)):
         text = value[0] or value[1]
         assert text == "..." or parse_models(text)
+
+
+def test_every_field_of_a_rule_is_described() -> None:
+    text = (ROOT / "docs/routes.md").read_text()
+    conditions, decisions = (table(text, after=f"\n## {name}\n") for name in ("Conditions", "What a rule decides"))
+    assert {row[0].strip("`") for row in (*conditions, *decisions)} == {*LISTS, *SINGLE, "header"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)

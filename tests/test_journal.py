@@ -22,7 +22,7 @@ def packed(sequence: int, *, start: float = 100.0, end: int | None = None, key: 
     texts = (b"t" * 16, b"s" * 8, b"p" * 8, b"abc", b"oops")
     times = (start, 0.25, -1.0, 2.0)
     last = sequence if end is None else end
-    return RECORD.pack(sequence, *times, *tokens, *codes, 0, key, 1, 0, *texts, last)
+    return RECORD.pack(sequence, *times, *tokens, *codes, 0, key, 1, 0, 0, *texts, last)
 
 
 class Part:
@@ -74,7 +74,7 @@ def test_a_record_is_read_with_the_names_of_the_plan(path: Path, reader: Reader)
 def test_what_is_unknown_has_no_name(path: Path, reader: Reader) -> None:
     values = list(RECORD.unpack(packed(1, key=7)))
     texts = (b"", b"", b"", b"sk-0123456789abcdefghij", b"\xff")
-    Part(path).put(RECORD.pack(*values[:17], NONE, 7, NONE, NONE, *texts, 1), 1)
+    Part(path).put(RECORD.pack(*values[:17], NONE, 7, NONE, NONE, 0, *texts, 1), 1)
 
     (record,) = reader.finished()
 
@@ -196,7 +196,7 @@ def test_no_space_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def ended(
     place: int, start: float = 100.0, *, queue_s: float = 0.0, status: int = 200, flags: int = 0, code: bytes = b""
 ) -> bytes:
-    values = (start, queue_s, -1.0, 2.0, 0, 0, 0, 0, 0, status, 1, flags, 1, 0, 0, 0, 0, 0, NONE, NONE)
+    values = (start, queue_s, -1.0, 2.0, 0, 0, 0, 0, 0, status, 1, flags, 1, 0, 0, 0, 0, 0, NONE, NONE, 0)
     return RECORD.pack(place, *values, b"", b"", b"", b"", code, place)
 
 

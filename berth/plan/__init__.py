@@ -5,6 +5,7 @@ It holds no secret: those are in keys.json next to it (`Keys`, mode 0600), for t
 replica   what is decided about one replica; its names are imported from here
 revision  what serves a model, and why; the history of them is in `berth.revisions`
 ranks     the boxes that work together, and the ranks of a replica on them
+routing   the rules of BERTH_ROUTES
 keys      the secrets, and the names and limits of the clients' API keys
 """
 
@@ -44,6 +45,7 @@ from berth.plan.revision import REVISION_VERSION as REVISION_VERSION
 from berth.plan.revision import Author as Author
 from berth.plan.revision import Revision as Revision
 from berth.plan.revision import RevisionState as RevisionState
+from berth.plan.routing import RoutingRule as RoutingRule
 
 PLAN_VERSION = 1
 LOCAL_ORIGINS = "local"  # of pages on the user's own machine
@@ -110,6 +112,9 @@ class ModelRoute:
     adapter_rank: int = 0  # the largest of those
     base: str = ""  # of an adapter's route (`Plan.routes`): the model that it adapts
     added: str = ""  # of the route of an adapter that was added: its name; `name` is that of its model
+    # of a request that a rule directs: the engine or replica that comes first, and whether no other may serve it
+    engine: str = ""
+    only: bool = False
 
     @property
     def loaded_at_start(self) -> tuple[str, ...]:
@@ -300,6 +305,7 @@ class Plan:
     revisions: tuple[Revision, ...] = ()  # of each model, the one that this plan starts
     nodes: Nodes | None = None  # None: this box works alone
     boxes: tuple[Box, ...] = ()  # those of the other boxes that answered when the plan was made
+    rules: tuple[RoutingRule, ...] = ()
     warnings: tuple[str, ...] = ()
     configuration: tuple[Configured, ...] = ()  # all variables, when it was made by boot
 

@@ -242,6 +242,12 @@ class Replica:
         return self.dialect if self.engine is EngineName.REMOTE else self.engine
 
     @property
+    def called(self) -> frozenset[str]:
+        """The names by which a rule may mean it."""
+        kinds = {self.dialect} if self.engine is EngineName.REMOTE else {self.engine, f"{self.engine}:{self.dialect}"}
+        return frozenset({self.name, *map(str, kinds)})
+
+    @property
     def socket_path(self) -> str:
         """The Unix socket at which it listens; "" where it has a port."""
         return self.url.removeprefix(UNIX_SCHEME) if self.url.startswith(UNIX_SCHEME) else ""

@@ -6,7 +6,7 @@ from itertools import chain
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from berth.apis.anthropic.models import is_anthropic
 from berth.apis.ollama.response import OllamaEndpoint
@@ -18,7 +18,7 @@ from berth.router.exchange.web_pages import not_allowed
 from berth.router.server import admin, captures, ollama_pages, page, pages, stored_responses, unserved
 from berth.router.server.api_routes import format_for, formats
 from berth.router.server.events import Events
-from berth.router.server.inference import Inference, NamedModel, OfModel
+from berth.router.server.inference import PREFIX, Inference, NamedModel, OfModel, Prefixed
 from berth.router.server.keep_alive import OllamaInference
 from berth.router.server.own_usage import OwnUsage
 from berth.router.server.pages import Build, Page
@@ -75,6 +75,10 @@ class App:
         routes += [Route("/events", Events(worker), methods=["GET"]), *admin.routes(worker), *page.routes(worker)]
         routes += captures.routes(worker)
         self._routes = routes
+        # POST of these paths needs no router
+        self._direct: dict[str, ASGIApp] = {**self._inference}
+        for prefix in worker.rules.prefixes if worker.rules is not None else ():
+            self._direct |= {prefix + path: Prefixed(prefix, direct) for path, direct in self._inference.items()}
         self._router = Router(routes, redirect_slashes=False, lifespan=lambda _app: worker.running())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,11 +94,13 @@ class App:
                 and self._worker.pages.allows(value)
             ):
                 send = with_headers(send, self._worker.pages.response_headers(value))
-        if scope["method"] == "POST" and (direct := self._inference.get(scope["path"])):
+        if scope["method"] == "POST" and (direct := self._direct.get(scope["path"])):
             await direct(scope, receive, send)
             return
         scope["app"] = self  # Starlette then raises for unknown paths and methods instead of a response in plain text
         scope["path"] = plain_path(scope["path"])
+        if self._worker.rules is not None:
+            scope[PREFIX], scope["path"] = self._worker.rules.split(scope["path"])
         try:
             await self._route(scope, receive, send)
         except HTTPException as exc:

@@ -24,6 +24,7 @@ from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector
 from berth.router.balancing.limits import Limits
 from berth.router.balancing.model_catalog import ModelCatalog
+from berth.router.balancing.rules import Rules
 from berth.router.balancing.upstreams import Upstreams
 from berth.router.client_connections import ClientConnections, own_room
 from berth.router.events.hub import Hub
@@ -47,6 +48,7 @@ from berth.router.telemetry import status as status_document
 from berth.router.telemetry.access_log import AccessLog
 from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.metrics import Meter, layout
+from berth.router.telemetry.quantiles import Window
 from berth.router.telemetry.request_journal import REFRESH_S, RequestJournal
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.traffic import TrafficReport
@@ -66,13 +68,15 @@ class Worker:
         self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions)
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
+        self.rules = Rules(plan, self.catalog) if plan.rules else None
         self.upstreams = Upstreams(plan, keys, self.catalog.set_context, self.catalog.set_added)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
         self.journal = RequestJournal(plan.paths.journal, plan, self.board.index)
         self.heartbeat = Heartbeat(plan.paths.heartbeats, FIRST_WORKER + self.board.index)
         self.steering = Steering(plan.paths.heartbeats, FIRST_WORKER + self.board.index, plan.listen)
-        self.meter = Meter(self.board, KeyBoard(plan.paths.key_counters, Shape.of(plan), self.board))
+        keyed = KeyBoard(plan.paths.key_counters, Shape.of(plan), self.board)
+        self.meter, self.window = Meter(self.board, keyed), Window(plan, self.board.layout)
         self.fetching = Fetching(offline=plan.offline, hosts=plan.fetch_hosts)
         self.addresses, self.access_log = Addresses(), AccessLog(plan.logs)
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
@@ -94,8 +98,7 @@ class Worker:
             off_loop=self.off_loop,
         )
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
-        self.responses = ResponseFiles.of(plan)
-        self.with_affinity = affinity.models(plan)
+        self.responses, self.with_affinity = ResponseFiles.of(plan), affinity.models(plan)
         self.events = Hub(plan, keys, self.board, status=self.status, state=lambda: self.upstreams.state)
         self._queue_timer: asyncio.TimerHandle | None = None
         self._parent = os.getppid()
@@ -173,6 +176,8 @@ class Worker:
             config_errors=self.upstreams.config_errors(),
             loads={replica.name: int(self.meter.load(replica)) for replica in self.plan.replicas},
             queues={route.name: self.meter.queue_length(route.name) for route in self.plan.models},
+            rules={rule.name: self.meter.decided(rule.name) for rule in self.plan.rules},
+            latest=self.window.latest(self.board),
         )
 
     def _watch_queues(self) -> None:
@@ -206,6 +211,8 @@ class Worker:
             self.access_log.flush()
             self.meter.bodies(self.inflight.memory.used_bytes)
             now = loop.time()
+            if now >= self.window.due:
+                self.window.keep(self.board, now)
             if now >= refresh_at:
                 refresh_at = now + REFRESH_S
                 self.meter.in_progress(self.journal.refresh())

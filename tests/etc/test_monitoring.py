@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from berth.apis.openai.chat import OpenaiChat
 from berth.boot.config.settings import load
 from berth.canonical import InferenceRequest, Operation, Usage
-from berth.plan import ApiKey, Keys, Tracing
+from berth.plan import ApiKey, Keys, RoutingRule, Tracing
 from berth.router.app import DOCUMENTS
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import Outcome
@@ -22,6 +22,7 @@ from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.engine_metrics import VLLM
 from berth.router.telemetry.key_metrics import budget_metric
 from berth.router.telemetry.metrics import Meter, exposition, layout
+from berth.router.telemetry.quantiles import Window
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import Cause, ChangeKind, GpuState, HostState, ModelChanges, ReplicaStatus, State
 from tests.fakes.key_board import key_board
@@ -55,15 +56,17 @@ Series = dict[str, dict[str, set[str]]]  # metric -> label -> its values
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     """What Prometheus sees of a router that has done everything; `up`, `job` and `instance` it adds itself."""
     one = replica("chat-vllm", "http://127.0.0.1:1")
-    plan = replace(make_plan("/run/berth", [one]), tracing=Tracing(endpoint="http://c/v1/traces"))
+    rules = (RoutingRule(name="batch", priority="low"),)
+    plan = replace(make_plan("/run/berth", [one]), tracing=Tracing(endpoint="http://c/v1/traces"), rules=rules)
     path = tmp_path_factory.mktemp("board") / "scoreboard"
     Scoreboard.create(path, layout(plan), rows=1)
     board = Scoreboard(path, layout(plan))
-    meter = Meter(board, key_board(board, plan, path.parent))
+    meter, window = Meter(board, key_board(board, plan, path.parent)), Window(plan, board.layout)
+    window.keep(board, 0.0)
     for status in (200, 424, 429, 500, 503, 529):
         ctx = RequestContext(OpenaiChat(), "x", cast("InflightRequest", None))
         ctx.accept(InferenceRequest(operation=Operation.CHAT, model="chat", body={}), plan.models[0])
-        ctx.status, ctx.first_token_s = status, 0.1
+        ctx.status, ctx.first_token_s, ctx.served_by, ctx.rule = status, 0.1, one, rules[0]
         ctx.usage = Usage(prompt_tokens=1, completion_tokens=1, cached_tokens=1)
         meter.observe(ctx)
     meter.attempt(one, Outcome.OK)
@@ -89,7 +92,8 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     )
     keys = Keys(api_keys=(ApiKey(name="ci", slot=0, tokens_per_day=1000),))
     clients = (budget_metric(keys, meter.keys),)
-    text = exposition(plan, board, state, {one.name: ready}, clients).decode()
+    latest = window.latest(board)
+    text = exposition(plan, board, state, {one.name: ready}, clients, latest=latest).decode()
     board.close()
     return {"up": {"job": {"berth"}, "instance": {f"berth:{PORT}"}}, **series(text)}
 

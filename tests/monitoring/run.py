@@ -58,7 +58,13 @@ def main() -> int:
     problems = [f"alert {name} has no test in which it fires and one in which it does not" for name in untested]
     engines = [f"{dialect} --ttft 20ms --itl 10ms" for dialect in ("vllm", "sglang")]
     collector = "http://127.0.0.1:9"  # where nothing listens: the spans are dropped
-    variables = {"BERTH_AFFINITY": "0", "OTEL_EXPORTER_OTLP_ENDPOINT": collector, "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    routes = "[{name: any, priority: normal}]"
+    variables = {
+        "BERTH_AFFINITY": "0",
+        "BERTH_ROUTES": routes,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+    }
     with Appliance(sim_models("m", *engines, standby="hot"), **variables) as berth, prometheus(berth) as url:
         berth.wait(lambda: {one["status"] for one in berth.replicas().values()} == {"ready"})
         make_traffic(berth)

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from starlette.types import Message, Scope
 
+from berth.boot.config.routes import OWN_PATHS
 from berth.heartbeats import FIRST_WORKER, read_rows
 from berth.plan import Keys, Plan
 from berth.router.app import App, plain_path
@@ -193,3 +194,9 @@ async def test_a_blocked_loop_has_no_heartbeat(worker: Worker, plan: Plan) -> No
         while beats() == before:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         background.cancel()
+
+
+async def test_no_prefix_of_a_rule_hides_a_path_of_berth(worker: Worker) -> None:
+    paths = {route.path.split("/")[1] for route in App(worker)._routes} - {""}
+
+    assert paths == OWN_PATHS - {"docs", "openapi.json"}

@@ -7,7 +7,7 @@ environment passed in is read, and the files that its *_FILE variables name. The
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -16,10 +16,11 @@ from berth.boot.config.model_spec import ModelSpec
 from berth.boot.config.models import masked_models
 from berth.boot.config.nodes import node_problems
 from berth.boot.config.parsers import AUTO_WORKERS, did_you_mean, read_value, unquoted
+from berth.boot.config.route_checks import new_aliases, unknown_names
 from berth.boot.config.variables import VARIABLES, EnvVar
 from berth.errors import ConfigError, Problem
 from berth.host.cgroup import available_cpus, workers_for
-from berth.plan import LOCAL_ORIGINS, ApiKey, EngineName, Node, OpenTo
+from berth.plan import LOCAL_ORIGINS, ApiKey, EngineName, Node, OpenTo, RoutingRule
 from berth.plan.keys import digest
 from berth.processes import APPLIANCE_MARKER, REPLICA_MARKER
 
@@ -58,6 +59,7 @@ class Settings:
     nodes: tuple[Node, ...] = ()  # the boxes that work together, this one included
     node: int | None = None  # which of them this is; None: the one whose address it has
     nodes_key: str = field(default="", repr=False)
+    routes: tuple[RoutingRule, ...] = ()
     catalogue: str = ""  # the operator's own file of facts about models
     gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may allocate
     affinity: bool = True
@@ -106,20 +108,21 @@ def load(
     `cpus` defaults to the CPUs that the container may use.
     """
     fields: dict[str, Any] = {}
-    problems = _unknown(environ)
+    problems, invalid = _unknown(environ), set()
     for var in VARIABLES:
         try:
             given = _read(var, environ, defaults or {})
             value = _parse(var, given)
         except ConfigError as exc:
             problems += exc.problems
+            invalid.add(var.field)
         else:
             if value is not UNSET:
                 fields[var.field] = value
             if var.field == "api_keys" and given.path:
                 fields["keys_file"] = os.path.abspath(given.path)  # noqa: PTH100 - as parsers.absolute_path
     problems += node_problems(fields, {problem.variable for problem in problems})
-    problems += _contradictions(fields)
+    problems += _contradictions(fields, invalid)
     if problems:
         raise ConfigError(problems)
     settings = Settings(**fields)
@@ -129,8 +132,8 @@ def load(
     return settings
 
 
-def _contradictions(fields: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with variables that are valid each by itself."""
+def _contradictions(fields: Mapping[str, Any], invalid: Collection[str] = ()) -> list[Problem]:
+    """What is wrong with variables that are valid each by itself. `invalid`: the fields of those that are not."""
     problems = []
     by_field = {var.field: var for var in VARIABLES}
     keys: tuple[ApiKey, ...] = fields.get("api_keys", ())
@@ -140,7 +143,11 @@ def _contradictions(fields: Mapping[str, Any]) -> list[Problem]:
     if "models" in fields:
         models: tuple[ModelSpec, ...] = fields["models"]
         adapters = [adapter.name for one in models for adapter in one.adapters]
-        problems += unknown_models(keys, [*(name for one in models for name in (one.name, *one.aliases)), *adapters])
+        names = [*(name for one in models for name in (one.name, *one.aliases)), *adapters]
+        rules: tuple[RoutingRule, ...] = fields.get("routes", ())
+        problems += unknown_models(keys, [*names, *new_aliases(rules, models)])
+        if "api_keys" not in invalid:
+            problems += unknown_names(rules, models, keys)
     if bool(fields.get("tls_cert")) != bool(fields.get("tls_key")):
         missing, given = ("tls_key", "tls_cert") if fields.get("tls_cert") else ("tls_cert", "tls_key")
         problems.append(_problem(by_field[missing], "", f"not set, and {by_field[given].name} is"))
@@ -237,7 +244,7 @@ def _unknown(environ: Mapping[str, str]) -> list[Problem]:
         if _KUBERNETES.fullmatch(name):
             reason = "set by Kubernetes for a service named berth; set enableServiceLinks: false for the pod"
         elif name.endswith("_FILE") and name.removesuffix("_FILE") in known:
-            reason = "only secrets and BERTH_MODELS can be given as a file"
+            reason = "only secrets, BERTH_MODELS and BERTH_ROUTES can be given as a file"
         else:
             reason = f"unknown variable{did_you_mean(name, sorted(known), prefix='BERTH_')}"
         allowed, example = "the variables that `berth env` prints", "BERTH_MODELS=Qwen/Qwen3-8B"

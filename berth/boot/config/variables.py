@@ -9,6 +9,7 @@ from berth.boot.config import parsers
 from berth.boot.config.api_keys import parse_api_keys
 from berth.boot.config.models import parse_models
 from berth.boot.config.nodes import LEAST_KEY, LIST_ALLOWED, MOST_NODES, parse_nodes, parse_nodes_key
+from berth.boot.config.routes import parse_routes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,16 @@ VARIABLES: tuple[EnvVar, ...] = (
         allowed="a number from 0.1 to 1",
         example="0.8",
         description="The share of each GPU's memory that Berth may allocate.",
+    ),
+    _MODELS(
+        name="BERTH_ROUTES",
+        field="routes",
+        parse=parse_routes,
+        from_file=True,
+        allowed="a list of rules, in YAML or JSON",
+        example="[{path: /batch, engine: vllm, priority: low}]",
+        description="[Rules](routes.md) that send requests to an engine or model, or give them a priority: by path, "
+        "parameter, key, header, length of the prompt, or name of the model. The first that matches decides.",
     ),
     _MODELS(
         name="BERTH_CATALOGUE",

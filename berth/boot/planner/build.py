@@ -7,6 +7,7 @@ from itertools import chain
 from types import MappingProxyType
 
 from berth.boot.config.otel import tracer_variables, tracing
+from berth.boot.config.route_checks import check_rules, new_aliases
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import shared_room
 from berth.boot.planner.attached import discovered
@@ -21,6 +22,7 @@ from berth.boot.planner.warnings import plan_warnings
 from berth.boot.preflight import Level, require
 from berth.engines.base import Engine
 from berth.engines.registry import ENGINES
+from berth.errors import ConfigError
 from berth.plan import (
     EngineName,
     Keys,
@@ -62,7 +64,8 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     room, taken = shared_room(models, allocations, settings, host)
     access = () if settings.api_keys else (OPEN_ACCESS[settings.open_to],)
     noted = (finding for finding in findings if finding.level is Level.WARN)
-    return Plan(
+    aliases = new_aliases(settings.routes, settings.models)
+    plan = Plan(
         created=host.now,
         paths=RunPaths(run_dir=settings.run_dir, data_dir=settings.data_dir),
         listen=_listen(settings),
@@ -70,7 +73,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         restarts=Restarts(failures=settings.restart_limit, window_s=settings.restart_window_s),
         logs=Logs(format=settings.log_format, level=settings.log_level, requests=settings.request_log),
         inventory=host.inventory,
-        models=tuple(_route(one, row, taken[one.spec.name]) for one, row in zip(models, rows, strict=True)),
+        models=tuple(_route(one, row, taken[one.spec.name], aliases) for one, row in zip(models, rows, strict=True)),
         replicas=replicas,
         offline=settings.offline,
         fetch_hosts=settings.fetch_hosts,
@@ -85,6 +88,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         revisions=revisions,
         nodes=nodes,
         boxes=boxes,
+        rules=settings.routes,
         warnings=(
             *access,
             *notes(revisions, history, ignored=ignored),
@@ -93,6 +97,9 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
             *map(str, noted),
         ),
     )
+    if problems := check_rules(plan, settings.api_keys):
+        raise ConfigError(problems)
+    return plan
 
 
 def make_keys(settings: Settings, plan: Plan, environ: Mapping[str, str] = MappingProxyType({})) -> Keys:
@@ -146,11 +153,15 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _route(model: ResolvedModel, row: Sequence[Replica], room: dict[int, int]) -> ModelRoute:
+def _route(
+    model: ResolvedModel, row: Sequence[Replica], room: dict[int, int], aliases: Mapping[str, str]
+) -> ModelRoute:
+    """`aliases`: those that rules give, each with its model."""
+    own = (model.spec.name, *model.spec.aliases)
     contexts = [replica.context for replica in row if replica.context is not None]
     return ModelRoute(
         name=model.spec.name,
-        aliases=model.spec.aliases,
+        aliases=(*model.spec.aliases, *(alias for alias, name in aliases.items() if name in own)),
         source=model.spec.source,
         revision=model.spec.revision,
         extra_sources=model.extra_sources,

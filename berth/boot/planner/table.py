@@ -38,6 +38,9 @@ def plan_table(plan: Plan) -> str:
     if found := conflicts(plan.room, plan.models):
         shared = [line for one in found for line in _wrapped("  - ", str(one))]
         blocks.append(["Loaded in turn, by requests", *shared])
+    if plan.rules:
+        lines = [line for one in plan.rules for line in _wrapped("  - ", f"{one.name}: {one}")]
+        blocks.append(["Rules: the first that matches decides", *lines])
     if plan.warnings:
         blocks.append(["Warnings", *(line for warning in plan.warnings for line in _wrapped("  - ", warning))])
     return "\n\n".join("\n".join(block) for block in blocks)

@@ -149,8 +149,15 @@ class Admission:
         return any(queue.length for queue in self._all_queues) or any(self._returning.values())
 
     def _balanced(self, ctx: RequestContext, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
-        loads = [self._meter.load(upstream.replica) for upstream in upstreams]
-        return selection.balanced(upstreams, loads, ctx.session)
+        groups = [upstreams]
+        if (engine := ctx.route.engine) and not ctx.route.only:
+            first = [one for one in upstreams if engine in one.called]
+            groups = [first, [one for one in upstreams if one not in first]]
+        order: list[Upstream] = []
+        for group in filter(None, groups):
+            loads = [self._meter.load(upstream.replica) for upstream in group]
+            order += selection.balanced(group, loads, ctx.session)
+        return order
 
     # the queue
 
@@ -219,7 +226,7 @@ class Admission:
             elif upstream := self._reserve(candidates, fair=fair):
                 queue.served(ticket)
                 ticket.granted.set_result(upstream)
-            elif not ticket.tried:
+            elif not (ticket.tried or ticket.ctx.route.only):
                 return  # no request behind it has more candidates
 
     async def _until_back(self, ctx: RequestContext) -> Sequence[Upstream]:

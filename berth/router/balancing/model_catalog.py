@@ -6,14 +6,14 @@ from typing import Any
 
 from berth.canonical import Operation
 from berth.dialects import request_checks
-from berth.errors import ModelNotFoundError, shortened
+from berth.errors import ApiError, ModelNotFoundError, shortened
 from berth.plan import ApiKey, ModelRoute, Plan
 from berth.plan.keys import OPEN
 from berth.router.exchange.auth import may_use, require_model
 from berth.state import AddedAdapter
 
 _NAMES_SHOWN = 10
-_LATEST = ":latest"  # Ollama's clients add it to a name without a tag, or omit it
+LATEST = ":latest"  # Ollama's clients add it to a name without a tag, or omit it
 
 
 class ModelCatalog:
@@ -79,6 +79,14 @@ class ModelCatalog:
             require_model(key, route)
         return route
 
+    def model_of(self, name: str, operation: Operation, key: ApiKey) -> str:
+        """The model that a client names, also by an adapter or alias; "" for none that the key may use."""
+        try:
+            route = self.resolve(name, operation, key)
+        except ApiError:
+            return ""
+        return route.base or route.name
+
     def set_context(self, model: str, context: int) -> None:
         """Of the model and its adapters."""
         for name, route in tuple(self._routes.items()):
@@ -98,7 +106,7 @@ class ModelCatalog:
 
     def _known(self, name: str) -> str:
         """The name under which a model is listed; unchanged if there is none."""
-        others = (name, name.removesuffix(_LATEST), name + _LATEST)
+        others = (name, name.removesuffix(LATEST), name + LATEST)
         return next((other for other in others if other in self._routes), name)
 
     def _available(self, key: ApiKey) -> str:

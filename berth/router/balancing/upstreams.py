@@ -36,7 +36,18 @@ class Upstream:
     """A replica with its connections and its live state. Each mutable field has one writer."""
 
     __slots__ = (
-        *("_key", "breaker", "broken_since", "check_slots", "config_error", "dialect", "fragile", "heard", "limit"),
+        *(
+            "_key",
+            "breaker",
+            "broken_since",
+            "called",
+            "check_slots",
+            "config_error",
+            "dialect",
+            "fragile",
+            "heard",
+            "limit",
+        ),
         *("needs_uuid", "pool", "progress", "replica", "reserved", "response_headers"),
     )
 
@@ -57,6 +68,7 @@ class Upstream:
     def speak(self, replica: Replica) -> None:
         """From now on, as to this replica."""
         self.replica = replica
+        self.called = replica.called
         self.dialect: Dialect = dialect_of(replica)
         self.fragile = replica.attached and self.dialect.fragile
         self.needs_uuid = replica.attached and self.dialect.needs_uuid
@@ -142,10 +154,14 @@ class Upstreams:
             self._on_context(known.model, min(contexts))
 
     def ready(self, route: ModelRoute) -> Sequence[Upstream]:
-        """Those that control reports ready, in the route's order."""
+        """Those that control reports ready, in the route's order; those that its rule names are first."""
+        ready: Sequence[Upstream] = self._ready[route.name]
         if route.added:
-            return [one for one in self._ready[route.name] if route.added in self.statuses[one.replica.name].adapters]
-        return self._ready[route.name]
+            ready = [one for one in ready if route.added in self.statuses[one.replica.name].adapters]
+        if route.engine:
+            first = [one for one in ready if route.engine in one.called]
+            ready = first if route.only else [*first, *(one for one in ready if one not in first)]
+        return ready
 
     def comes_back(self, route: ModelRoute) -> bool:
         """It is being loaded by an operation, or will be by the request itself: requests wait."""

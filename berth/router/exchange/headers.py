@@ -67,16 +67,16 @@ class Priority(IntEnum):
 _PRIORITIES = {priority.name.lower().encode(): priority for priority in Priority}
 
 
-def priority(headers: Mapping[bytes, bytes]) -> Priority:
-    """The priority that the client requests. InvalidRequestError for an unknown one."""
+def priority(headers: Mapping[bytes, bytes], decided: str = "") -> Priority:
+    """The priority that a rule has decided, else the one that the client requests. InvalidRequestError for an unknown
+    one.
+    """
     given = headers.get(HEADER)
-    if given is None:
-        return Priority.NORMAL
-    found = _PRIORITIES.get(given.strip().lower())
+    found = Priority.NORMAL if given is None else _PRIORITIES.get(given.strip().lower())
     if found is None:
-        shown = given.decode("latin-1")[:40]
+        shown = (given or b"").decode("latin-1")[:40]
         raise InvalidRequestError(f"The header x-priority must be high, normal or low, not {shown!r}.")
-    return found
+    return Priority[decided.upper()] if decided else found
 
 
 def load_wait_s(headers: Mapping[bytes, bytes]) -> float | None:

@@ -8,7 +8,7 @@ from berth.canonical import InferenceRequest, Usage
 from berth.dialects.base import StreamDecoder
 from berth.errors import ApiError
 from berth.journal import BROKEN, NO_TRACE, Trace
-from berth.plan import ApiKey, ModelRoute, Replica
+from berth.plan import ApiKey, ModelRoute, Replica, RoutingRule
 from berth.plan.keys import OPEN
 from berth.router.exchange.headers import Priority, request_id_headers
 from berth.router.exchange.inflight import InflightRequest
@@ -49,19 +49,19 @@ class RequestContext:
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "began", "continued", "decoder", "error_code", "failures"),
         *("first_token_s", "flags", "frames", "grant", "headers", "hops", "ignored", "inflight", "key", "large"),
-        *("live_tokens", "model", "moved_at_token", "previous", "priority", "queue_s", "queued_at", "recording"),
         *(
-            "request",
-            "request_id",
-            "route",
-            "served_by",
-            "served_headers",
-            "session",
-            "since",
-            "status",
-            "trace",
-            "usage",
+            "live_tokens",
+            "model",
+            "moved_at_token",
+            "prefix",
+            "previous",
+            "priority",
+            "queue_s",
+            "queued_at",
+            "recording",
         ),
+        *("request", "request_id", "route", "rule", "served_by", "served_headers", "session"),
+        *("since", "status", "trace", "usage"),
     )
 
     request: InferenceRequest  # these are set by `accept`
@@ -80,14 +80,14 @@ class RequestContext:
         # written by the endpoint and by the methods below
         self.key = OPEN  # whose request it is
         self.grant: Grant | None = None  # None: anonymous, or not there yet
+        self.rule: RoutingRule | None = None  # that decides about it
         self.hops = 0  # Berths that have sent it to this one
         self.large = False  # it is translated outside of the event loop
-        self.model = ""  # the public name; "": not known yet, or no model of this server
+        self.prefix = self.model = ""  # of a rule, in its path; the public name of its model, if it is known already
         self.status = 0  # of the response; 0: none yet
         self._encoder: StreamEncoder | None = None
         # written by forwarding
-        self.attempts = 0
-        self.began = 0.0  # time.monotonic() of the last attempt
+        self.attempts, self.began = 0, 0.0  # the latter of time.monotonic(), of the last one
         self.failures: list[Attempt] = []
         self.served_by: Replica | None = None  # the last one that the request was sent to
         self.served_headers: Sequence[tuple[bytes, bytes]] = ()  # that name it
@@ -195,6 +195,8 @@ class RequestContext:
             return headers
         headers.append((b"x-berth-attempts", b"%d" % self.attempts))
         headers.append((b"x-berth-mode", b"native" if self.api.native else b"translated"))
+        if self.rule is not None:
+            headers.append((b"x-berth-rule", self.rule.name.encode()))
         if self.grant is not None:
             headers += self.grant.headers
         if self.served_by is not None:

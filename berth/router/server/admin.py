@@ -38,6 +38,7 @@ from berth.router.exchange.auth import key_in
 from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import json_reply, write
 from berth.router.exchange.sessions import Role
+from berth.router.server.explain import Asked, explained
 from berth.router.worker import Worker
 
 LONGEST_WAIT_S: Final = 600.0
@@ -121,15 +122,7 @@ class Admin:
             if scope["path"] == "/admin/events":
                 return Request(events_after=int(_number(query, "after", 2**63))), 0.0
             return Request(operation=number), 0.0
-        inflight = self._worker.inflight
-        request = inflight.begin(receive, send, client)
-        try:
-            body = await read_body(dict(scope["headers"]), request, self._worker.plan.limits, inflight.memory)
-        finally:
-            inflight.end(request)
-        if len(body) > UNWEIGHED_BYTES:
-            raise TooLargeError(f"The request has {len(body)} bytes: more than an operation needs.")
-        change = change_of(body, f"{who} from {origin}")
+        change = change_of(await small_body(self._worker, scope, receive, send), f"{who} from {origin}")
         return Request(change=change, who=who, origin=origin), _number(query, "wait", LONGEST_WAIT_S)
 
     async def _reply(self, request: Request, wait_s: float) -> Reply:
@@ -146,6 +139,37 @@ class Admin:
         except ControlError as error:
             raise NotReadyError(str(error), code="control_silent", retry_after_s=1) from error
         return reply
+
+
+class Explain:
+    """POST of /admin/routes/explain: which rule decides about a request. Nothing changes, and no engine is asked."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        worker, headers = self._worker, dict(scope["headers"])
+        operator_of(worker, headers, changes=False)
+        body = await small_body(worker, scope, receive, send)
+        try:
+            asked = msgspec.json.decode(body, type=Asked)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            example = '{"path": "/batch/v1/chat/completions", "model": "chat"}'
+            raise InvalidRequestError(f"The body is not a request ({error}). Send, for example, {example}") from error
+        found = await asyncio.to_thread(explained, worker.plan, worker.keys.current.api_keys, asked)
+        await write(send, json_reply(found), [(b"x-request-id", worker.request_ids.of(headers).encode())])
+
+
+async def small_body(worker: Worker, scope: Scope, receive: Receive, send: Send) -> bytes:
+    """TooLargeError for more than an operator's request needs."""
+    request = worker.inflight.begin(receive, send, scope.get("client"))
+    try:
+        body = await read_body(dict(scope["headers"]), request, worker.plan.limits, worker.inflight.memory)
+    finally:
+        worker.inflight.end(request)
+    if len(body) > UNWEIGHED_BYTES:
+        raise TooLargeError(f"The request has {len(body)} bytes: more than an operation needs.")
+    return body
 
 
 def operator_of(worker: Worker, headers: Mapping[bytes, bytes], *, changes: bool) -> str:
@@ -180,6 +204,7 @@ def routes(worker: Worker) -> list[Route]:
         Route("/admin/operations/{id}", admin, methods=["GET", "DELETE"]),
         Route("/admin/events", admin, methods=["GET"]),
         Route("/admin/audit", Ledger(worker, audited), methods=["GET"]),
+        Route("/admin/routes/explain", Explain(worker), methods=["POST"]),
         Route("/admin/usage", Ledger(worker, used), methods=["GET"]),
         Route("/admin/keys", Ledger(worker, lambda _plan, _query: named(worker.keys.current)), methods=["GET"]),
     ]

@@ -30,6 +30,7 @@ _DEFAULT_TYPES: Final = frozenset(
 )
 _HEAVY: Final = 50_000  # of a body: its translation takes up to 20 ms
 _REFERS: Final = re.compile(rb'previous_response_id|"id"|item_reference|\\u00')  # the last: it may be any of them
+PREFIX: Final = "berth.prefix"  # of the path, in the scope of a request: a rule's
 _BYTES_PER_WEIGHT: Final = 5  # of stored items: the smallest have 150 bytes and three objects or arrays
 
 
@@ -51,6 +52,8 @@ class Inference:
         inflight = worker.inflight.begin(receive, sender, scope.get("client"))
         ctx = RequestContext(self._api, worker.request_ids.of(headers), inflight)
         ctx.headers, ctx.recording = headers, recording
+        if worker.rules is not None:
+            ctx.prefix = scope.get(PREFIX, "")
         worker.journal.running[ctx] = self._api_index
         if worker.traces is not None:
             ctx.trace = worker.traces.begin(headers)
@@ -143,7 +146,11 @@ class Inference:
         body = await self._read(ctx, headers)
         run = worker.off_loop.run if ctx.large else None
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
-        route = worker.catalog.resolve(request.model, self._api.operation, key)
+        route = (
+            worker.catalog.resolve(request.model, self._api.operation, key)
+            if worker.rules is None
+            else worker.rules.decide(ctx, request, key)
+        )
         if isinstance(request, Immediate):
             ctx.model, ctx.route, ctx.priority = route.name, route, priority(headers)
             await self._prepare(ctx, request)
@@ -161,11 +168,11 @@ class Inference:
         if request.at_most and route.context is not None and request.body.get("max_tokens", 0) >= route.context:
             # engines reject a max_tokens that fills the context; without one the response may use all of it
             request = replace(request, body={k: value for k, value in request.body.items() if k != "max_tokens"})
-        asked = priority(headers)
-        if key.priority != "high" and asked < Priority[key.priority.upper()]:
-            if HEADER in headers:
-                request = replace(request, ignored=(*request.ignored, HEADER.decode()))
-            asked = Priority[key.priority.upper()]
+        asked = priority(headers, "" if ctx.rule is None else ctx.rule.priority)
+        if key.priority != "high":
+            asked = max(asked, Priority[key.priority.upper()])
+        if HEADER in headers and asked.name.encode() != headers[HEADER].strip().upper():
+            request = replace(request, ignored=(*request.ignored, HEADER.decode()))
         session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
         ctx.accept(request, route, session=session, key=key, priority=asked)
         return True
@@ -193,6 +200,18 @@ class NamedModel:
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest | Immediate:
         parsed = self.of_any.parse(body, headers)
         return replace(parsed, model=headers[model_header.HEADER].decode("latin-1"))
+
+
+class Prefixed:
+    """POST of a path behind the prefix of a rule."""
+
+    def __init__(self, prefix: str, inference: Inference) -> None:
+        self._prefix = prefix
+        self._inference = inference
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PREFIX] = self._prefix
+        await self._inference(scope, receive, send)
 
 
 class OfModel:

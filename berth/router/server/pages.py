@@ -103,7 +103,10 @@ def metrics(worker: Worker, scope: Scope) -> Reply:
     oldest_s = worker.journal.oldest_s()
     found = worker.notices(time.time())
     clients = tuple(key_metrics(worker.plan, worker.keys.current, worker.meter.keys))
-    body = exposition(worker.plan, worker.board, state, statuses, clients, oldest_request_s=oldest_s, found=found)
+    latest = worker.window.latest(worker.board)
+    body = exposition(
+        worker.plan, worker.board, state, statuses, clients, oldest_request_s=oldest_s, found=found, latest=latest
+    )
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
 
 

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from berth import __version__
 from berth.canonical import Operation
+from berth.journal import BROKEN
 from berth.key_counters import CACHED, COMPLETION, FAILED, PROMPT, RATE_LIMITED, REJECTED, SUCCEEDED, USE_WIDTH
 from berth.notices import Notice
 from berth.plan import Plan, Replica
@@ -23,6 +24,7 @@ from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.telemetry.engine_metrics import engine_metrics, tracer_metrics
 from berth.router.telemetry.host_metrics import host_metrics, notice_metric
 from berth.router.telemetry.key_board import KeyBoard
+from berth.router.telemetry.quantiles import BOUNDS, QUANTITIES, SKETCHES, WIDTH, Latest, quantile_metrics, sketches
 from berth.router.telemetry.residency_metrics import residency_metrics
 from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
 from berth.router.telemetry.status import is_away
@@ -53,6 +55,7 @@ _QUEUE_WAIT = "berth_queue_wait_seconds"
 _REJECTED = "berth_queue_refused"
 _IN_PROGRESS = "berth_tokens_in_progress"
 _BODIES = "berth_request_bodies_bytes"
+_RULES = "berth_rule_matches"
 _SPARSE = frozenset({_REQUESTS})
 
 
@@ -77,6 +80,7 @@ def layout(plan: Plan) -> Layout:
     attempts = tuple((*replica, outcome.value) for replica in replicas for outcome in Outcome)
     broken = tuple((name, blocker.value) for name in models for blocker in ContinuationBlocker)
     tokens = tuple((name, kind) for name in models for kind in TOKENS)
+    rules = tuple((rule.name,) for rule in plan.rules)
     rejected = tuple((name, rejection.value) for name in models for rejection in Rejection)
     return Layout(
         (
@@ -93,6 +97,8 @@ def layout(plan: Plan) -> Layout:
             _counter(_REJECTED, "Requests that the queue rejected.", ("model", "reason"), rejected),
             _gauge(_IN_PROGRESS, "Tokens so far of the streams in progress, by their frames.", ("model",), names),
             _gauge(_BODIES, "Memory that the bodies of requests take, by an estimate.", (), ((),)),
+            _counter(_RULES, "Requests that a rule of BERTH_ROUTES decided.", ("rule",), rules),
+            sketches(plan),
             _histogram(_QUEUE_WAIT, "Time in the queue, of the requests that were queued.", names),
             _histogram(_FIRST_TOKEN, "From a streamed request to the first token of its response.", names),
             _histogram(_DURATION, "From a request to the end of its response.", names),
@@ -127,6 +133,10 @@ class Meter:
             {model: slot for (model,), slot in by_family[family].items()}
             for family in (_CONTINUED, _IN_FLIGHT, _FIRST_TOKEN, _DURATION, _QUEUED, _QUEUE_WAIT)
         )
+        self._sketches = {
+            replica: slot for (replica, quantity), slot in by_family[SKETCHES].items() if quantity == QUANTITIES[0]
+        }
+        self._rules = {rule: slot for (rule,), slot in by_family.get(_RULES, {}).items()}
         self._in_progress = {model: slot for (model,), slot in by_family[_IN_PROGRESS].items()}
         shape, routes = keys.shape, by_family[_IN_FLIGHT]  # in the order of Plan.routes
         self._uses = {model: shape.uses + number * USE_WIDTH for number, (model,) in enumerate(routes)}
@@ -144,8 +154,7 @@ class Meter:
         if not ctx.accepted:
             return 0.0
         usage, use, status = ctx.usage, self.keys.row, ctx.status
-        if ctx.live_tokens:  # from now on the exact number counts
-            row[self._in_progress[ctx.model]] -= ctx.live_tokens
+        row[self._in_progress[ctx.model]] -= ctx.live_tokens  # from now on the exact number counts
         at = self._uses[ctx.model] + ctx.key.slot * self._use_step
         kind = SUCCEEDED if status < 400 else RATE_LIMITED if status == 429 else REJECTED if status < 500 else FAILED
         use[at + kind] += 1
@@ -155,12 +164,20 @@ class Meter:
         row[self._prompt[ctx.model]] += usage.prompt_tokens
         row[self._completion[ctx.model]] += usage.completion_tokens
         row[self._cached[ctx.model]] += usage.cached_tokens
-        if ctx.continued:
-            row[self._continued[ctx.model]] += 1
-        if ctx.first_token_s is not None:
-            self._add(self._first_token[ctx.model], ctx.first_token_s)
-        duration_s = time.monotonic() - ctx.since
+        row[self._continued[ctx.model]] += ctx.continued
+        if ctx.rule is not None:
+            row[self._rules[ctx.rule.name]] += 1
+        duration_s, first_s = time.monotonic() - ctx.since, ctx.first_token_s
+        if first_s is not None:
+            self._add(self._first_token[ctx.model], first_s)
         self._add(self._duration[ctx.model], duration_s)
+        if ctx.served_by is not None and status < 400 and not ctx.flags & BROKEN:
+            sketch = self._sketches[ctx.served_by.name]
+            row[sketch + 2 * WIDTH + bisect_left(BOUNDS, duration_s)] += 1
+            if first_s is not None:
+                row[sketch + bisect_left(BOUNDS, first_s)] += 1
+                if (tokens := usage.completion_tokens or ctx.frames) > 1:
+                    row[sketch + WIDTH + bisect_left(BOUNDS, (duration_s - first_s) / (tokens - 1))] += 1
         return duration_s
 
     def in_flight(self, model: str, change: int) -> None:
@@ -219,6 +236,10 @@ class Meter:
         """The queued requests, of all workers."""
         return int(self._sum(self._queued[model]))
 
+    def decided(self, rule: str) -> int:
+        """The requests that a rule decided, of all workers."""
+        return int(sum(self._board.sums(self._rules[rule], self._rules[rule] + 1)))
+
     def other_queues(self, model: str) -> int:
         """The number of other workers with queued requests."""
         slot = self._queued[model]
@@ -245,10 +266,14 @@ def exposition(
     *,
     oldest_request_s: float = 0.0,
     found: Sequence[Notice] = (),
+    latest: Latest | None = None,
 ) -> bytes:
     """The body of /metrics. `clients`: what there is about keys; `found`: what needs attention."""
     sums, workers = board.totals()
-    metrics = [_metric(family, sums, board.layout.slots) for family in board.layout.families.values()]
+    families = [family for family in board.layout.families.values() if family.kind != "sketch"]
+    metrics = [_metric(family, sums, board.layout.slots) for family in families]
+    if latest is not None:
+        metrics += quantile_metrics(plan, latest)
     metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
     text = "Age of the oldest request in progress; 0 if none has lasted for a second."
     metrics.append(_single("berth_oldest_request_seconds", text, oldest_request_s))

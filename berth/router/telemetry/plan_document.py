@@ -33,6 +33,7 @@ def document(plan: Plan) -> dict[str, Any]:
             }
             for route in plan.models
         ],
+        "rules": [one.document for one in plan.rules],
         "warnings": list(plan.warnings),
         "configuration": [asdict(one) for one in plan.configuration],
     }

@@ -55,6 +55,7 @@ class RequestJournal:
         self._listed = journal.TABLE_RECORDS  # records in the table: those of a worker that died
         self._models = {route.name: index for index, route in enumerate(plan.routes)}
         self._replicas = {replica.name: index for index, replica in enumerate(plan.replicas)}
+        self._rules = {rule.name: number for number, rule in enumerate(plan.rules, 1)}
         self._operations = {operation: index for index, operation in enumerate(OPERATIONS)}
         self._reader = Reader(path, Names(plan, ()))
         self._heartbeats = plan.paths.heartbeats
@@ -75,8 +76,7 @@ class RequestJournal:
         else:
             sequence = self._updates = self._updates + 1
         if ctx.accepted:
-            since, request = ctx.since, ctx.request
-            operation = request.operation
+            since, request, operation = ctx.since, ctx.request, ctx.request.operation
             if request.stream:
                 flags |= journal.STREAM
             form = request.body.get("response_format")
@@ -89,10 +89,11 @@ class RequestJournal:
         codes = (ctx.status, ctx.attempts, flags, api, self._operations[operation], phase, trace.sampled)
         replica = NONE if ctx.served_by is None else self._replicas[ctx.served_by.name]
         previous = NONE if ctx.previous is None else self._replicas[ctx.previous.name]
-        names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, *trace[:3])
+        decided = 0 if ctx.rule is None else self._rules[ctx.rule.name]
+        names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, decided, *trace[:3])
         texts = (ctx.request_id.encode(), ctx.error_code.encode("utf-8", "replace"))
-        duration_s, first_token_s = now - since, -1.0 if ctx.first_token_s is None else ctx.first_token_s
-        times = (time.time() - duration_s, queue_s, first_token_s, duration_s)
+        first_token_s = -1.0 if ctx.first_token_s is None else ctx.first_token_s
+        times = (time.time() - (now - since), queue_s, first_token_s, now - since)
         RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *texts, sequence)
 
     def put_attempt(self, ctx: RequestContext, outcome: Outcome, *, continues: bool) -> None:
@@ -115,7 +116,7 @@ class RequestJournal:
         replica = NONE if ctx.served_by is None else self._replicas[ctx.served_by.name]
         previous = NONE if ctx.previous is None else self._replicas[ctx.previous.name]
         spans = (trace.trace_id, journal.attempt_id(trace.span_id, ctx.attempts), trace.span_id)
-        names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, *spans)
+        names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, 0, *spans)
         texts = (ctx.request_id.encode(), outcome.value.encode())
         RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *texts, sequence)
 

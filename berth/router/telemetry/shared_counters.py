@@ -29,11 +29,13 @@ _FLOCK = "hhqqi4x"  # struct flock of Linux on 64 bits: type, whence, start, len
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """Numbers of one name, one for each combination of label values. A histogram's are its buckets and its sum."""
+    """Numbers of one name, one for each combination of label values. A histogram's are its buckets and its sum; those
+    of a sketch are its buckets, which are not in /metrics.
+    """
 
     name: str
     help: str
-    kind: Literal["counter", "gauge", "histogram"]
+    kind: Literal["counter", "gauge", "histogram", "sketch"]
     labels: tuple[str, ...]
     series: tuple[tuple[str, ...], ...]  # the label values of each
     buckets: tuple[float, ...] = ()  # upper bounds, without infinity
@@ -41,7 +43,7 @@ class Family:
     @property
     def width(self) -> int:
         """Numbers per series."""
-        return len(self.buckets) + 2 if self.kind == "histogram" else 1
+        return {"histogram": len(self.buckets) + 2, "sketch": len(self.buckets) + 1}.get(self.kind, 1)
 
 
 class Layout:
@@ -157,6 +159,10 @@ class Scoreboard:
         for slot in self.layout.gauges():
             sums[slot] = sum(row[slot] for row in self.live)
         return sums, len(self.live)
+
+    def sums(self, first: int, end: int) -> list[float]:
+        """Over all rows, of the numbers from `first` up to `end`."""
+        return [sum(numbers) for numbers in zip(*(row[first:end] for row in self._all_rows), strict=True)]
 
     def close(self) -> None:
         for row in self._all_rows:

@@ -10,6 +10,7 @@ from berth import __version__
 from berth.gpu_parts import parts
 from berth.notices import Notice
 from berth.plan import ModelRoute, Plan, Replica
+from berth.router.telemetry.quantiles import Latest
 from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
 
 STALE_S = 10.0  # control publishes every 2 s: with an older state it has ended or hangs
@@ -32,6 +33,8 @@ class Traffic:
     loads: Mapping[str, int] = field(default_factory=dict)  # replica -> its requests, of all workers
     config_errors: Mapping[str, str] = field(default_factory=dict)  # replica -> why it refuses Berth's requests
     queues: Mapping[str, int] = field(default_factory=dict)  # model -> queued requests, of all workers
+    rules: Mapping[str, int] = field(default_factory=dict)  # rule -> the requests that it decided, of all workers
+    latest: Latest | None = None  # responses
 
 
 def control(state: State | None, *, now: float) -> dict[str, Any]:
@@ -78,6 +81,7 @@ def status(
             "full": state is not None and state.run_dir_full,
         },
         "models": [_model(plan, route, statuses, traffic, state, now=now) for route in plan.models],
+        "rules": [one.document | {"requests": traffic.rules.get(one.name, 0)} for one in plan.rules],
         "gpus": list(_gpus(plan, state)) if state is not None else [],
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
     }
@@ -193,6 +197,7 @@ def _model(
         "serving": serving,
         # the requests of adapters are in their model's queue, and count there
         "queue": {"length": traffic.queues.get(route.name, 0), "size": plan.limits.queue_size},
+        "latency": traffic.latest.document(route.replicas) if traffic.latest else None,
         "replicas": [_replica(plan.replica(name), statuses[name], traffic, now) for name in route.replicas],
     }
 
@@ -233,6 +238,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float
         "reachable": replica.name not in traffic.down,
         "in_flight": traffic.loads.get(replica.name, 0),
         "concurrency": replica.concurrency,
+        "latency": traffic.latest.document((replica.name,)) if traffic.latest else None,
         "load": None if state.load is None else msgspec.to_builtins(state.load),
         "continues": None if state.continues is None else list(state.continues),
         "share": replica.share,

@@ -155,7 +155,7 @@ def test_unreadable_file_is_one_problem(tmp_path: Path) -> None:
         ("BERTH_API_KEY", "unknown variable (did you mean BERTH_API_KEYS)"),
         ("BERTH_MODEL_FILE", "unknown variable (did you mean BERTH_MODELS_FILE)"),
         ("BERTH_QXZ", "unknown variable"),
-        ("BERTH_PORT_FILE", "only secrets and BERTH_MODELS can be given as a file"),
+        ("BERTH_PORT_FILE", "only secrets, BERTH_MODELS and BERTH_ROUTES can be given as a file"),
         (
             "BERTH_PORT_8000_TCP_ADDR",
             "set by Kubernetes for a service named berth; set enableServiceLinks: false for the pod",
