@@ -60,6 +60,7 @@ GC_THRESHOLD = 10_000  # objects allocated since the last collection; 700 is the
 
 class Worker:
     leaving: bool = False  # True: another worker has replaced this one, and clients are sent there
+    _queue_timer: asyncio.TimerHandle | None = None
     looked_at: int = 0  # when a client last asked for the engines' load, in seconds of the monotonic clock
 
     def __init__(self, plan: Plan, keys: Keys) -> None:
@@ -100,7 +101,6 @@ class Worker:
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
         self.responses, self.with_affinity = ResponseFiles.of(plan), affinity.models(plan)
         self.events = Hub(plan, keys, self.board, status=self.status, state=lambda: self.upstreams.state)
-        self._queue_timer: asyncio.TimerHandle | None = None
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock
 

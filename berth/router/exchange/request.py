@@ -49,18 +49,8 @@ class RequestContext:
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "began", "continued", "decoder", "error_code", "failures"),
         *("first_token_s", "flags", "frames", "grant", "headers", "hops", "ignored", "inflight", "key", "large"),
-        *(
-            "live_tokens",
-            "model",
-            "moved_at_token",
-            "prefix",
-            "previous",
-            "priority",
-            "queue_s",
-            "queued_at",
-            "recording",
-        ),
-        *("request", "request_id", "route", "rule", "served_by", "served_headers", "session"),
+        *("live_tokens", "model", "moved_at_token", "prefix", "previous", "priority", "queue_s", "queued_at"),
+        *("recording", "request", "request_id", "route", "rule", "served_by", "served_headers", "session"),
         *("since", "status", "trace", "usage"),
     )
 

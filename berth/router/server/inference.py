@@ -59,12 +59,7 @@ class Inference:
             ctx.trace = worker.traces.begin(headers)
         try:
             if not await ctx.inflight.guard(self._respond(ctx, headers)):
-                if ctx.inflight.stopped is StopReason.DRAIN:
-                    await ctx.fail(NotReadyError("Berth is shutting down.", retry_after_s=5))
-                else:
-                    ctx.status = CLIENT_GONE
-                    if ctx.inflight.stopped is StopReason.STALLED:  # the incomplete response closes the connection
-                        log.warning("client stalled, request aborted", request=ctx.request_id, model=ctx.model)
+                await _end_stopped(ctx)
         except Exception:
             if not ctx.inflight.started:
                 raise
@@ -176,6 +171,15 @@ class Inference:
         session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
         ctx.accept(request, route, session=session, key=key, priority=asked)
         return True
+
+
+async def _end_stopped(ctx: RequestContext) -> None:
+    if ctx.inflight.stopped is StopReason.DRAIN:
+        await ctx.fail(NotReadyError("Berth is shutting down.", retry_after_s=5))
+        return
+    ctx.status = CLIENT_GONE
+    if ctx.inflight.stopped is StopReason.STALLED:  # the incomplete response closes the connection
+        log.warning("client stalled, request aborted", request=ctx.request_id, model=ctx.model)
 
 
 def check_json_type(content_type: bytes) -> None:
