@@ -2,7 +2,7 @@
 
 main, session                  the command; the order of starts and windows
 lease, client                  control's lease on the model; one connection to an engine
-measure, quality               what one start is asked, and what its answers are worth
+measure, quality, likeness     what one start is asked, and what its answers are worth
 plan_points, workload, schedule    load points, prompts and arrivals, all from seeds
 generator, window              who sends when; what a window of requests says, and whether it is valid
 percentiles, ratios            statistics: pure

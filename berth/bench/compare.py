@@ -91,6 +91,17 @@ def _values(engine: EngineResult, start: int, metric: Metric) -> list[float | No
     return [metric.value(one) if one.valid else None for one in windows]
 
 
+def unfit(engine: EngineResult) -> str:
+    """Why its answers do not allow that it is chosen."""
+    found = engine.quality
+    if found is None:
+        return ""
+    if found.likeness is Likeness.DIFFERENT:
+        return "its answers differ"
+    missing = [name for name, (valid, asked) in (("schemas", found.schemas), ("tools", found.tools)) if valid < asked]
+    return f"not all {' and '.join(missing)} are valid" if missing else ""
+
+
 def choice(
     engines: Sequence[EngineResult], comparisons: Sequence[Comparison], *, quick: bool, broken: Sequence[str]
 ) -> tuple[str, tuple[str, ...]]:
@@ -107,12 +118,12 @@ def choice(
         reasons.append("a quick run decides nothing")
     if reasons or not engines:
         return "", tuple(reasons)
-    able = [one for one in engines if one.quality is None or one.quality.likeness is not Likeness.DIFFERENT]
-    left = [f"{one.replica} is left out: its answers differ" for one in engines if one not in able]
+    able = [one for one in engines if not unfit(one)]
+    left = [f"{one.replica} is left out: {why}" for one in engines if (why := unfit(one))]
     ratios = {one.replica: one for one in comparisons if one.metric == GOODPUT}
     faster = [one for one in able if one.replica in ratios and ratios[one.replica].outcome is Outcome.FASTER]
     if not faster:
-        chosen = able[0].replica if able else engines[0].replica
+        chosen = able[0].replica if able else ""
         return chosen, (*left, "no engine is faster than the first one by more than the margin")
     best = max(faster, key=lambda one: ratios[one.replica].ratio or 0.0)
     own = ratios[best.replica]

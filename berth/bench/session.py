@@ -1,6 +1,7 @@
 """A whole run: the lease, the starts of all engines in their order, and the result."""
 
 import asyncio
+import contextlib
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from berth.bench.box import Gpus
 from berth.bench.client import EngineClient
 from berth.bench.lease import Lease, StartError, leased
 from berth.bench.measure import Conditions, Engine
+from berth.bench.quality import TEXTS, Reference, quality_of, reference_of
 from berth.plan import Keys, ModelRoute, Plan, Replica
 from berth.results import BenchResult, EngineResult, Point, Start, Window
 from berth.state import ReplicaState, State
@@ -40,6 +42,7 @@ class Session:
         self._gpus = Gpus(setup.replicas[0].gpus)
         self._common: tuple[Point, ...] = setup.points
         self._limits: dict[str, Point] = {}
+        self._reference: Reference | None = None
         self._engines = {
             one.name: EngineResult(
                 replica=one.name,
@@ -97,11 +100,24 @@ class Session:
             idle_w=await self._idle_power(),
         )
         try:
+            if not engine.starts:
+                await self._quality(client)
             windows = await self._windows(running, replica, first=not engine.starts)
         finally:
             client.close()
         start = replace(start, windows=tuple(windows), warm_requests=running.warm)
         self._engines[replica.name] = replace(self._engines[replica.name], starts=(*engine.starts, start))
+
+    async def _quality(self, client: EngineClient) -> None:
+        """Before its speed. The first engine is what the others are compared with."""
+        name, is_first = client.replica.name, client.replica is self._setup.replicas[0]
+        self._setup.conditions.progress(f"{name}: quality")
+        if is_first:
+            prompts = len(TEXTS) // 4 if self._setup.conditions.profile.quick else len(TEXTS)
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+                self._reference = await reference_of(client, prompts)
+        quality = await quality_of(client, self._reference)
+        self._engines[name] = replace(self._engines[name], quality=quality)
 
     async def _windows(self, running: Engine, replica: Replica, *, first: bool) -> list[Window]:
         """The first start of an engine also finds its limit, and that of the first engine the points of all."""
