@@ -200,6 +200,7 @@ class Replica:
     memory: MemoryEstimate | None = None
     memory_fraction: float | None = None  # of each GPU's total memory, everything included
     measured_as: MeasuredAs | None = None  # None: what it takes cannot be measured
+    compared_as: MeasuredAs | None = None  # how fast it is depends on the same; None: attached
     context: int | None = None  # tokens, prompt and output together
     share: float = 1.0  # of the requests, relative to the other replicas of a model that all serve
     concurrency: int | None = None  # requests at once; more are queued in the router. None: no limit

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+from berth import __version__
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import ModelSpec
 from berth.boot.planner.inputs import HostInfo
@@ -43,6 +44,21 @@ def measured_as(
         gpu_kind=gpu_kind(gpus),
         gpus=len(gpus),
         model=f"{info.source}@{info.commit or info.weights_bytes}",
+        arguments=arguments_digest(model, number),
+    )
+
+
+def compared_as(model: ResolvedModel, number: int, host: HostInfo, gpus: Sequence[Gpu]) -> MeasuredAs:
+    """What its speed depends on: of any engine, on the CPU too."""
+    engine, info = model.entries[number].engine, model.info
+    installed = host.installed.get(engine)
+    weights = f"@{info.commit or info.weights_bytes}" if info else ""
+    return MeasuredAs(
+        engine=engine,
+        version=installed.version if installed else __version__,
+        gpu_kind=gpu_kind(gpus) if gpus else "cpu",
+        gpus=len(gpus),
+        model=f"{info.source if info else model.spec.source}{weights}",
         arguments=arguments_digest(model, number),
     )
 

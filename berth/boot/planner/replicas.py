@@ -12,7 +12,7 @@ from berth.boot.config.settings import Settings
 from berth.boot.planner.attached import attached_replica
 from berth.boot.planner.gpu_request import Allocation, Entry
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.measurements import measured_as
+from berth.boot.planner.measurements import compared_as, measured_as
 from berth.boot.planner.model_options import engine_options
 from berth.boot.planner.nodes import rank_facts, ranks_of
 from berth.boot.planner.origins import origins
@@ -118,6 +118,7 @@ class ReplicaBuilder:
                 if model.info and not order.ranks
                 else None
             ),
+            compared_as=compared_as(model, number, self.host, order.gpus),
             context=order.context,
             share=entry.share,
             concurrency=model.spec.concurrency or engine.concurrency(order),
