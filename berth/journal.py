@@ -67,6 +67,7 @@ STREAM, FALLBACK, CONTINUED, BROKEN, WAITED, SCHEMA, CLIENT_GONE, CAPTURED, LIMI
 
 # The first number, start, queue_s, duration_s, status, flags, model, error code and the last number.
 _OUTCOME: Final = struct.Struct("=Qdd8xd40xH2xH4xH108x11s37xQ")
+_QUEUE_FULL: Final = frozenset({b"queue_full\0", b"outranked\0\0"})  # error codes, as far as _OUTCOME has them
 _NUMBER: Final = struct.Struct("=Q")
 _LAST: Final = RECORD.size - _NUMBER.size  # where the second sequence number is
 
@@ -295,7 +296,7 @@ class Reader:
                 if status >= 429 or flags & (BROKEN | FALLBACK | WAITED):
                     tally.errors += status >= 500 or flags & BROKEN > 0
                     tally.fallbacks += flags & FALLBACK > 0
-                    tally.queue_full += code == b"queue_full\0"
+                    tally.queue_full += code in _QUEUE_FULL
                     tally.waited_long += queue_s > LONG_WAIT_S
         return {name: tally for name, tally in zip(self.names.models, tallies, strict=True) if tally.requests}
 

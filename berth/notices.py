@@ -34,7 +34,6 @@ _MEMORY_SHARE: Final = 0.05
 _BUDGET_SHARE: Final = 0.8
 _LOOPBACK: Final = ("localhost", "::1")
 _FAILING: Final = (ReplicaStatus.FAILED, ReplicaStatus.UNHEALTHY)
-_GETTING_READY: Final = (ReplicaStatus.STARTING, ReplicaStatus.WAKING)
 _COMING: Final = (ReplicaStatus.WAITING, ReplicaStatus.STARTING, ReplicaStatus.WAKING)
 
 
@@ -216,7 +215,7 @@ def of_replicas(route: ModelRoute, states: list[ReplicaState], now: float) -> It
             help=f"berth logs {worst.name}",
         )
     for one in states:
-        if one.status in _GETTING_READY and is_slow(one.expected_s, now - one.since):
+        if one.begun and is_slow(one.expected_s, now - one.since):
             usual = words(one.expected_s or 0.0)
             text = f"{one.name} has been {one.status} for {words(now - one.since)}; usually it takes {usual}"
             help_ = f"berth logs {one.name}"

@@ -107,7 +107,7 @@ class Step:
     replica: str
     status: str  # now
     to: str  # at the end
-    about_s: float | None = None  # as it took the last time; None: unknown
+    about_s: float | None = None  # as it took the last times; None: unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

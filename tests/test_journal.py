@@ -211,6 +211,7 @@ def test_tallies_what_ended_lately(path: Path, reader: Reader) -> None:
         ended(6, flags=journal.FALLBACK, status=502),
         ended(7, status=429, code=b"queue_full"),
         ended(8, status=429, code=b"queue_full_not"),
+        ended(9, status=429, code=b"outranked"),
         ended(9, flags=journal.WAITED, queue_s=10.5),
         ended(10, flags=journal.WAITED, queue_s=9.5),
         ended(11, status=500)[:200],  # half written
@@ -218,7 +219,7 @@ def test_tallies_what_ended_lately(path: Path, reader: Reader) -> None:
     for place, record in enumerate(records, 1):
         part.put(record, place)
 
-    expected = Tally(requests=9, errors=3, fallbacks=1, queue_full=1, waited_long=1)
+    expected = Tally(requests=10, errors=3, fallbacks=1, queue_full=2, waited_long=1)
     assert reader.recent(101.0) == {"chat": expected}
-    assert reader.recent(-1.0)["chat"].requests == 10  # places without a record are none
+    assert reader.recent(-1.0)["chat"].requests == 11  # places without a record are none
     assert reader.recent(103.0) == {}

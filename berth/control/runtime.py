@@ -37,7 +37,7 @@ class Runtime:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "times", StartTimes(self.plan.paths.data_dir))
-        object.__setattr__(self, "operations", Operations(self.events))
+        object.__setattr__(self, "operations", Operations(self.events, self.times.expected_s))
         memory = MemoryWatch(self.plan, self.gpus, self.timing, self.records, self.changed.set)
         object.__setattr__(self, "memory", memory)
 

@@ -85,6 +85,9 @@ class ModelRoute:
     standby: Standby = Standby.COLD
     load: Load = Load.ALWAYS
     idle_unload_s: float | None = None  # of a model that is loaded on request
+    idle_stop_s: float | None = (
+        None  # until it is unloaded while it sleeps; None: it is not, and does not sleep when idle
+    )
     min_residency_s: float = 30.0  # it is not unloaded for another model before
     max_wait_s: float = 60.0  # for models that are in use to make room
     room: dict[int, int] = field(default_factory=dict)  # what it takes of `Plan.room`; empty: it always has room

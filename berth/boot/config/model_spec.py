@@ -61,6 +61,7 @@ class ModelSpec:
     replicas_at_start: int = 1  # the rest are loaded with `berth scale`
     load: Load = Load.ALWAYS
     idle_unload_s: float | None = None
+    idle_stop_s: float | None = None  # with it, `idle_unload` puts to sleep what can sleep, and this unloads it
     min_residency_s: float = 30.0  # with `load: on_request`: it is not unloaded for another model before
     max_wait_s: float = 60.0  # with `load: on_request`: for models that are in use to make room
     pin: bool = False  # it is neither unloaded nor put to sleep

@@ -103,6 +103,10 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
         "idle_unload_s",
         Rule(parse=parsers.positive_duration, allowed="a duration: 90s, 15m, 2h", example="idle_unload: 15m"),
     ),
+    "idle_stop": (
+        "idle_stop_s",
+        Rule(parse=parsers.positive_duration, allowed="a duration: 15m, 2h, 1d", example="idle_stop: 2h"),
+    ),
     "min_residency": (
         "min_residency_s",
         Rule(parse=parsers.positive_duration, allowed="a duration: 30s, 5m", example="min_residency: 30s"),
@@ -210,12 +214,15 @@ def check_together(problems: Problems, name: str, given: Mapping[str, Any]) -> N
     if "adapter_rank" in given and "adapter_slots" not in given:
         reason, allowed = "there is no room for adapters that are added later", "with adapter_slots"
         problems.add(f"{name}.adapter_rank", "", reason, allowed=allowed, example="adapter_slots: 4")
-    for field in ("idle_unload", "min_residency", "max_wait"):
+    for field in ("idle_unload", "idle_stop", "min_residency", "max_wait"):
         if given.get("load") is not Load.ON_REQUEST and f"{field}_s" in given:
             reason = "a model that is always loaded is not unloaded"
             if field == "max_wait":
                 reason = "a model that is always loaded does not wait for room"
             problems.add(f"{name}.{field}", "", reason, allowed="with load: on_request", example="load: on_request")
+    if "idle_stop_s" in given and not given.get("sleep"):
+        reason = "its engines cannot be put to sleep"
+        problems.add(f"{name}.idle_stop", "", reason, allowed="with sleep: true", example="sleep: true")
     if given.get("load") is Load.ON_REQUEST and given.get("pin"):
         reason = "a pinned model is always loaded"
         problems.add(f"{name}.pin", "true", reason, allowed="without load: on_request", example="load: always")

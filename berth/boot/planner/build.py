@@ -134,6 +134,7 @@ def _route(model: ResolvedModel, row: Sequence[Replica], room: dict[int, int]) -
         standby=model.spec.standby,
         load=model.spec.load,
         idle_unload_s=model.spec.idle_unload_s,
+        idle_stop_s=model.spec.idle_stop_s,
         min_residency_s=model.spec.min_residency_s,
         max_wait_s=model.spec.max_wait_s,
         room=room,

@@ -14,7 +14,17 @@ from berth.plan import EngineName, Gpu, MeasuredAs
 MEASURABLE = (EngineName.VLLM, EngineName.SGLANG)
 LEFT_OUT = frozenset(
     {"name", "source", "revision", "variant", "engines", "options", "aliases", "gpus", "context", "kv_cache_bytes"}
-    | {"standby", "load", "idle_unload_s", "min_residency_s", "max_wait_s", "pin", "concurrency", "pass_fields"}
+    | {
+        "standby",
+        "load",
+        "idle_unload_s",
+        "idle_stop_s",
+        "min_residency_s",
+        "max_wait_s",
+        "pin",
+        "concurrency",
+        "pass_fields",
+    }
     | {"replicas", "replicas_at_start"}
 )
 

@@ -129,7 +129,7 @@ def is_requested(before: Record, status: ReplicaStatus) -> bool:
 def remaining(
     operation: Operation, observation: Observation, costs: Mapping[tuple[str, Action], float]
 ) -> tuple[Step, ...]:
-    """What is left to do, per replica. `costs`: seconds that each took the last time."""
+    """What is left to do, per replica. `costs`: seconds that each takes."""
     end = _ENDS.get(operation.action)
     if end is None or not operation.running:
         return ()
@@ -138,9 +138,15 @@ def remaining(
         Step(replica=name, status=record.status, to=to, about_s=costs.get((name, price)))
         for record in observation.records
         if (name := record.replica.name) in operation.replicas
-        for to, price in [(_S.UNLOADED, Action.UNLOAD) if scaling.leaves(record, operation) else (end, cost)]
+        for to, price in [
+            (_S.UNLOADED, Action.UNLOAD) if scaling.leaves(record, operation) else (end, _price(record, cost))
+        ]
         if _is_to_move(record, operation, to)
     )
+
+
+def _price(record: Record, action: Action) -> Action:
+    return Action.WAKE if action is Action.LOAD and record.status in (_S.ASLEEP, _S.WAKING) else action
 
 
 def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> bool:

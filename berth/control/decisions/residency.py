@@ -4,7 +4,8 @@
    operations runs, nothing is decided for its model. What they request of a model that Berth loads or unloads by itself
    takes the place of that; requests wait, whatever runs.
 2. A model without requests for `idle_unload`, or for as long as a client has said instead, is unloaded, unless it is
-   pinned. The time counts from the last end of a request, and never during a load.
+   pinned. The time counts from the last end of a request, and never during a load. With `idle_stop` it is put to sleep
+   instead, if its engines can sleep; a model that sleeps by request for `idle_stop` without one is unloaded.
 3. A request that comes while it drains for that reason cancels the unload; so does a client that lets it stay longer,
    and a pin.
 4. A model that has no room waits until others have left: see `eviction`. If no one waits for it any more, it is not
@@ -14,6 +15,7 @@
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 from berth.control.decisions import eviction
@@ -27,6 +29,7 @@ _S = ReplicaStatus
 
 BY_REQUEST = "a request"
 BY_IDLE = "idle_unload"
+BY_STOP = "idle_stop"
 BY_SWAP = "a swap"  # followed by the model that gets the room
 _NOT_COMING = frozenset({_S.UNLOADED, _S.ASLEEP, _S.STANDBY, _S.FAILED, _S.STOPPED})
 
@@ -34,13 +37,23 @@ _NOT_COMING = frozenset({_S.UNLOADED, _S.ASLEEP, _S.STANDBY, _S.FAILED, _S.STOPP
 class Decision(StrEnum):
     LOAD = "load"
     UNLOAD = "unload"
+    SLEEP = "sleep"
+    STOP = "stop"  # unload it while it sleeps
     EVICT = "evict"  # unload it for another model
     CANCEL = "cancel"  # its operation
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """The times without a request, in seconds, after which a model leaves. None: it does not."""
+
+    unload_s: float | None
+    stop_s: float | None  # while it sleeps
+
+
 def is_own(operation: Operation) -> bool:
     """Berth does it by itself."""
-    return operation.by in (BY_REQUEST, BY_IDLE) or operation.by.startswith(f"{BY_SWAP} to ")
+    return operation.by in (BY_REQUEST, BY_IDLE, BY_STOP) or operation.by.startswith(f"{BY_SWAP} to ")
 
 
 def decide(
@@ -63,9 +76,9 @@ def decide(
                 if found is not None:
                     yield found, route.name, ""
                     continue
-            idle_s = observation.keep.get(route.name, route.idle_unload_s)
-            found = of_model(eviction.records_of(route, observation), demand, operation, idle_s, moment.now)
-            if found is None or (found is Decision.UNLOAD and route.name in pinned):
+            idle = Idle(unload_s=observation.keep.get(route.name, route.idle_unload_s), stop_s=route.idle_stop_s)
+            found = of_model(eviction.records_of(route, observation), demand, operation, idle, moment.now)
+            if found is None or (found not in (Decision.LOAD, Decision.CANCEL) and route.name in pinned):
                 continue
             if not (found is Decision.LOAD and obstructed):
                 yield found, route.name, ""
@@ -91,19 +104,21 @@ def of_swap(route: ModelRoute, demand: Demand, operation: Operation, observation
 
 
 def of_model(
-    records: Collection[Record], demand: Demand, operation: Operation | None, idle_unload_s: float | None, now: float
+    records: Collection[Record], demand: Demand, operation: Operation | None, idle: Idle, now: float
 ) -> Decision | None:
     if operation is not None:
-        is_idle = operation.action is Action.UNLOAD and operation.by == BY_IDLE
-        returns = is_idle and demand.waiting and any(record.status is _S.DRAINING for record in records)
+        returns = operation.by == BY_IDLE and demand.waiting and any(record.status is _S.DRAINING for record in records)
         return Decision.CANCEL if returns else None
+    asleep = [one for one in records if one.status is _S.ASLEEP and one.goal is not None]
     if demand.waiting:
-        loadable = any(
-            one.status is _S.UNLOADED or (one.status is _S.ASLEEP and one.goal is not None) for one in records
-        )
+        loadable = asleep or any(one.status is _S.UNLOADED for one in records)
         return Decision.LOAD if loadable and all(one.status in _NOT_COMING for one in records) else None
     ready = [record for record in records if record.status is _S.READY]
-    if idle_unload_s is None or not ready:
+    longest_s = idle.unload_s if ready else idle.stop_s
+    idle_since = max([demand.last_used_at, *(record.since for record in ready or asleep)])
+    if not (ready or asleep) or longest_s is None or now - idle_since < longest_s:
         return None
-    idle_since = max(demand.last_used_at, *(record.since for record in ready))
-    return Decision.UNLOAD if now - idle_since >= idle_unload_s else None
+    if not ready:
+        return Decision.STOP
+    sleeps = idle.stop_s is not None and all(one.replica.sleep and not one.cannot_sleep for one in ready)
+    return Decision.SLEEP if sleeps else Decision.UNLOAD

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from berth.control.decisions import requests, residency, scaling
 from berth.control.decisions.records import Observation, Record
-from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_SWAP, Decision
+from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, BY_SWAP, Decision
 from berth.control.operations import denials
 from berth.control.operations.event_ring import EventRing
 from berth.log import log
@@ -44,7 +44,7 @@ _ACTIONS = {
     ChangeKind.SLEEP: Action.SLEEP,
     ChangeKind.UNLOAD: Action.UNLOAD,
 }
-CAUSES = {BY_REQUEST: Cause.REQUEST, BY_IDLE: Cause.IDLE, BY_SWAP: Cause.SWAP}
+CAUSES = {BY_REQUEST: Cause.REQUEST, BY_IDLE: Cause.IDLE, BY_STOP: Cause.IDLE, BY_SWAP: Cause.SWAP}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +71,17 @@ class Kept:
 class Operations:
     """Changed only between two awaits of the control loop: a denial and what it depends on are seen at one moment."""
 
-    def __init__(self, events: EventRing, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        events: EventRing,
+        expected_s: Callable[[Record], float | None] = lambda _: None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`expected_s`: how long a replica takes until it is ready."""
         self.kept = Kept()
         self._wall = wall
         self._events = events
+        self._expected_s = expected_s
         self._reload_due = False
         self._costs: dict[tuple[str, Action], float] = {}  # seconds, of the last time
 
@@ -89,7 +96,7 @@ class Operations:
 
     def learned(self, before: Record, record: Record, now: float) -> None:
         """A change of status: how long it took, and for whom."""
-        if record.status is _S.UNLOADED and record.replica.model in self.kept.keep:
+        if record.status in (_S.UNLOADED, _S.ASLEEP) and record.replica.model in self.kept.keep:
             rest = {name: value for name, value in self.kept.keep.items() if name != record.replica.model}
             self.kept = replace(self.kept, keep=rest)
         change = _CHANGES.get((before.status, record.status))
@@ -104,7 +111,12 @@ class Operations:
             self._costs[record.replica.name, action] = now - before.since
 
     def reply(self, operation: Operation, observation: Observation) -> Reply:
-        return Reply(operation=operation, steps=requests.remaining(operation, observation, self._costs))
+        costs = dict(self._costs)
+        for record in observation.records:
+            action = Action.WAKE if record.status in (_S.ASLEEP, _S.WAKING) else Action.LOAD
+            if (seconds := self._expected_s(record)) is not None:
+                costs[record.replica.name, action] = seconds
+        return Reply(operation=operation, steps=requests.remaining(operation, observation, costs))
 
     def find(self, number: str) -> Operation | None:
         return next((one for one in self.kept.operations if one.id == number), None)
@@ -160,6 +172,8 @@ class Operations:
         change = {
             Decision.LOAD: Change(action=Action.LOAD, model=model, by=BY_REQUEST),
             Decision.UNLOAD: Change(action=Action.UNLOAD, model=model, by=BY_IDLE),
+            Decision.SLEEP: Change(action=Action.SLEEP, model=model, by=BY_IDLE),
+            Decision.STOP: Change(action=Action.UNLOAD, model=model, by=BY_STOP),
             Decision.EVICT: Change(  # no request is cut
                 action=Action.UNLOAD, model=model, by=f"{BY_SWAP} to {other}", drain_s=LONGEST_DRAIN_S
             ),
@@ -198,10 +212,11 @@ class Operations:
                 self._end(operation, found.state, found.reason)
 
     def _stays(self, model: str, observation: Observation, by: str = "") -> None:
-        """What Berth unloads by itself, and only drains yet, serves again. `by`: only if it is unloaded for that."""
+        """What leaves by Berth's own decision, and only drains yet, serves again. `by`: only if it leaves for that."""
         drains = any(one.replica.model == model and one.status is _S.DRAINING for one in observation.records)
         for one in self.running if drains else ():
-            if one.model == model and one.action is Action.UNLOAD and residency.is_own(one) and one.by.startswith(by):
+            leaves = one.model == model and one.action is not Action.LOAD
+            if leaves and residency.is_own(one) and one.by.startswith(by):
                 self._end(one, OperationState.CANCELLED, "")
 
     def _taken_over(self, own: Operation, asked: Operation) -> Operation:

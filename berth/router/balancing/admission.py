@@ -54,7 +54,7 @@ class Admission:
         self._fence = threading.Lock()
         self._on_wait = on_wait
         # requests of models that are being loaded by request, in the order in which they came
-        self._returning: dict[str, dict[RequestContext, asyncio.Future[None]]] = {}
+        self._returning: dict[str, dict[RequestContext, asyncio.Future[ApiError | None]]] = {}
 
     def candidates(self, ctx: RequestContext, tried: Sequence[Upstream] = ()) -> Sequence[Upstream]:
         """The replicas that may get the request, best first, without those that were tried. NotReadyError if the model
@@ -155,13 +155,8 @@ class Admission:
     # the queue
 
     async def _wait(self, queue: Queue, ctx: RequestContext, tried: Sequence[Upstream]) -> Upstream | None:
-        length = self._meter.queue_length(queue.model)
-        if length >= self._limits.queue_size:
-            self._meter.rejected(queue.model, Rejection.FULL)
-            other = queue.crowded_out_by(ctx.key.slot)
-            if other is None:
-                raise queue.full_error(length)
-            _end(queue, other, queue.full_error(length))
+        if (length := self._meter.queue_length(queue.model)) >= self._limits.queue_size:
+            self._take_place(queue, ctx, length)
         ticket = Ticket(ctx, tuple(tried), asyncio.get_running_loop().create_future(), queue.step_s)
         ctx.queued_at = ticket.since
         queue.join(ticket)
@@ -184,6 +179,16 @@ class Admission:
         if ticket.owner:
             self._meter.keys.waited(ticket.owner, waited_s)
         return ticket.granted.result()
+
+    def _take_place(self, queue: Queue, ctx: RequestContext, length: int) -> None:
+        """In a full queue: from a request of a lower class, or of one with many. OverloadedError if there is none."""
+        self._meter.rejected(queue.model, Rejection.FULL)
+        error = queue.full_error(length)
+        if (other := queue.outranked_by(ctx.priority)) is not None:
+            error = queue.outranked_error(length)
+        elif (other := queue.crowded_out_by(ctx.key.slot)) is None:
+            raise error
+        _end(queue, other, error)
 
     async def _until_granted(self, queue: Queue, ticket: Ticket) -> None:
         """A stream that is queued for longer than HEARTBEAT_S begins, and gets a heartbeat as often."""
@@ -249,6 +254,8 @@ class Admission:
                 if back.done():
                     waiting[ctx] = back = asyncio.get_running_loop().create_future()  # it was back, and is away again
                 await asyncio.wait([back], timeout=max(min(ends, heartbeat) - time.monotonic(), _SHORTEST_S))
+                if back.done() and (error := back.result()) is not None:
+                    raise error
                 if beats and time.monotonic() >= heartbeat:
                     heartbeat += HEARTBEAT_S
                     await ctx.heartbeat(upstreams.progress(route))
@@ -266,8 +273,21 @@ class Admission:
             raise upstreams.not_ready(ctx.route)
         if (length := self._meter.queue_length(model)) >= self._limits.queue_size:
             self._meter.rejected(model, Rejection.FULL)
-            raise outcomes.loading_queue_full(model, length, upstreams.not_ready(ctx.route))
+            loading = upstreams.not_ready(ctx.route)
+            if not self._outranks(ctx, model, loading):
+                raise outcomes.loading_queue_full(model, length, loading)
         return limit_s if wait_s is None else wait_s
+
+    def _outranks(self, ctx: RequestContext, model: str, loading: NotReadyError) -> bool:
+        """Of the requests that wait for the load, the last one of the lowest priority gives its place up, if that is a
+        lower one.
+        """
+        waiting = [(other, back) for other, back in self._returning.get(model, {}).items() if not back.done()]
+        last, back = max(reversed(waiting), key=lambda one: one[0].priority, default=(None, None))
+        if last is None or back is None or last.priority <= ctx.priority:
+            return False
+        back.set_result(outcomes.outranked(model, loading.retry_after_s or outcomes.RETRY_OVERLOADED_S))
+        return True
 
     # the slots
 

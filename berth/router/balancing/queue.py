@@ -8,7 +8,8 @@ Three rules make the order, so that no one starves, whatever others ask for:
    this model, for its share, is the next;
 3. of one owner's requests in a class, the one that has waited longest for its priority is the next.
 
-The same fairness applies to places in a full queue: the owner of most of the requests gives one up to another owner.
+Places in a full queue are given up in the same way: by the last request of the lowest class to one of a higher class;
+else by the owner of most of the requests to another owner.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from typing import Final
 from berth.errors import OverloadedError
 from berth.router.balancing.fairness import Turns
 from berth.router.balancing.upstreams import Upstream
+from berth.router.exchange import outcomes
 from berth.router.exchange.request import RequestContext
 
 RISES: Final = 1 / 4
@@ -115,6 +117,13 @@ class Queue:
         longest = max(self._lines.values(), key=len, default=[])
         return longest[-1] if len(longest) > len(self._lines.get(owner, ())) + 1 else None
 
+    def outranked_by(self, priority: int) -> Ticket | None:
+        """The request that leaves a full queue for one of this priority: the last one of the lowest class, if that is a
+        lower one.
+        """
+        last = max((line[-1] for line in self._lines.values()), key=_first_at, default=None)
+        return last if last is not None and self._class(last, time.monotonic()) > priority else None
+
     def position(self, ticket: Ticket) -> int:
         """1: the next one, as far as the queue and the turns of now show it."""
         now, own = time.monotonic(), self._lines[ticket.owner]
@@ -140,6 +149,9 @@ class Queue:
             code="queue_full",
             retry_after_s=self._retry_after_s(length),
         )
+
+    def outranked_error(self, length: int) -> OverloadedError:
+        return outcomes.outranked(self.model, self._retry_after_s(length))
 
     def timeout_error(self, ticket: Ticket, limit_s: float) -> OverloadedError:
         position = self.position(ticket)

@@ -189,8 +189,8 @@ def not_ready(
     if state.memory_not_free:
         text = f"The GPU memory that model {route.name!r} needs is not free. {state.memory_not_free}."
         return NotReadyError(text, code="memory_not_free", retry_after_s=_RETRY_MEMORY_S, should_retry=False)
-    starts = state.status is ReplicaStatus.STARTING
-    if route.load is Load.ON_REQUEST and (starts or state.away or state.requested == "loaded"):
+    comes = state.status in (ReplicaStatus.WAITING, ReplicaStatus.STARTING, ReplicaStatus.WAKING)
+    if route.load is Load.ON_REQUEST and (comes or state.away or state.requested == "loaded"):
         return _being_loaded(route, state, now)
     if state.away:
         text = f"Model {route.name!r} is {state.requested}{_reason(state)}: its operator loads it with `berth load`."
@@ -210,20 +210,30 @@ def not_ready(
 
 
 def _being_loaded(route: ModelRoute, state: ReplicaState, now: float) -> NotReadyError:
-    """Of a request that has waited as long as it may. The rest of the load is what the last one took."""
+    """Of a request that has waited as long as it may. The rest of the load is what the last ones took."""
     phase = f": {state.progress.phase}" if state.progress else ""
     text = f"waits for room on {state.no_room}" if state.no_room else f"is being loaded{phase}"
     if state.away and not state.no_room:
         text = "is not loaded yet"
-    starting = state.status is ReplicaStatus.STARTING
-    rest_s = (state.load_s or 0.0) - (now - state.since if starting else 0.0)
-    retry_after_s = min(max(rest_s, _RETRY_LOADING_S), _RETRY_LONGEST_S)
-    return NotReadyError(f"Model {route.name!r} {text}.", code="model_loading", retry_after_s=retry_after_s)
+    left_s = state.left_s(now) or 0.0
+    begun = state.status in (ReplicaStatus.STARTING, ReplicaStatus.WAKING)
+    takes = (
+        "" if left_s < 1 else f"; about {left_s:.0f} s are left" if begun else f"; a load takes about {left_s:.0f} s"
+    )
+    retry_after_s = min(max(left_s, _RETRY_LOADING_S), _RETRY_LONGEST_S)
+    return NotReadyError(f"Model {route.name!r} {text}{takes}.", code="model_loading", retry_after_s=retry_after_s)
 
 
 def loading_queue_full(model: str, length: int, loading: NotReadyError) -> OverloadedError:
     text = f"{length} requests wait already until model {model!r} is loaded (BERTH_QUEUE_SIZE)."
     return OverloadedError(text, code="queue_full", retry_after_s=loading.retry_after_s or _RETRY_LOADING_S)
+
+
+def outranked(model: str, retry_after_s: float) -> OverloadedError:
+    text = (
+        f"The queue of model {model!r} is full (BERTH_QUEUE_SIZE), and a request of higher priority has taken the place"
+    )
+    return OverloadedError(f"{text} of this one.", code="outranked", retry_after_s=retry_after_s)
 
 
 def adapter_not_loaded(name: str, error: str) -> NotReadyError:

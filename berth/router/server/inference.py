@@ -140,7 +140,7 @@ class Inference:
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
         route = worker.catalog.resolve(request.model, self._api.operation, key)
         if isinstance(request, Immediate):
-            ctx.model, ctx.route = route.name, route
+            ctx.model, ctx.route, ctx.priority = route.name, route, priority(headers)
             await self._prepare(ctx, request)
             await ctx.send(Reply(body=request.body, content_type=request.content_type))
             return False

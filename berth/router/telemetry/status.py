@@ -198,7 +198,7 @@ def _model(
 
 
 def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float) -> dict[str, Any]:
-    progress = state.progress
+    progress, left_s = state.progress, state.left_s(now)
     if state.discovered is not None:
         replica = replica.as_discovered(state.discovered)
     return {
@@ -223,9 +223,10 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float
         }
         if state.start_phases
         else None,
-        "progress": None if progress is None else msgspec.to_builtins(progress),
         "expected_s": state.expected_s,
-        "ready_at": None if (left_s := state.left_s(now)) is None else round(now + left_s),
+        "left_s": left_s,
+        "ready_at": round(now + left_s) if left_s is not None and state.begun else None,  # Unix seconds
+        "progress": None if progress is None else msgspec.to_builtins(progress),
         "restarts": state.restarts,
         "flaps": state.flaps,
         "next_start_at": state.next_start_at,

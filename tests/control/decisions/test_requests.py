@@ -470,3 +470,17 @@ def test_only_the_replicas_of_the_start_are_loaded_then() -> None:
 
     assert [record.status for record in first] == [S.WAITING, S.UNLOADED, S.UNLOADED]
     assert first[1].reason == "loaded by `berth scale`"
+
+
+def test_steps_say_how_long_they_take() -> None:
+    world = World(count=2).turns()
+    world.ask(Action.SLEEP)
+    world.turns()
+    times = {S.ASLEEP: 2.5, S.UNLOADED: 40.0}
+    world.operations._expected_s = lambda record: times.get(record.status)
+    world.records["r1"] = replace(world.records["r1"], status=S.UNLOADED)
+    change = Change(action=Action.LOAD, model="chat", dry_run=True)
+
+    reply = world.operations.ask(change, world.observation(), workers=(), now=world.now)
+
+    assert [(step.replica, step.about_s) for step in reply.steps] == [("r0", 2.5), ("r1", 40.0)]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from berth.control.decisions.eviction import Demand, Moment
 from berth.control.decisions.records import LIVE
-from berth.control.decisions.residency import BY_IDLE, Decision, decide
+from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, Decision, decide
 from berth.operations import Action, DenialCode, Keep
 from berth.plan import Load, Standby
 from berth.state import Cause, ChangeKind, ReplicaStatus
@@ -193,3 +193,71 @@ def test_every_request_is_answered_whatever_happens(
     assert (world.answered, world.waiting) == (requests, 0)
     assert not world.operations.running
     assert set(world.statuses()) <= {S.UNLOADED, S.ASLEEP, S.STANDBY}
+
+
+STOP_S = 500.0
+
+
+class TwoStages(OnRequest):
+    """It falls asleep when it is idle, and is unloaded later."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.route = replace(self.route, idle_stop_s=STOP_S)
+
+
+def test_idle_model_falls_asleep_and_is_unloaded_later() -> None:
+    world = TwoStages()
+    world.request()
+    world.turns(20 + int(IDLE_S))
+    assert world.statuses() == [S.ASLEEP, S.ASLEEP]
+    world.turns(int(STOP_S) - 60)
+    assert world.statuses() == [S.ASLEEP, S.ASLEEP]
+    world.turns(80)
+    assert world.statuses() == [S.UNLOADED, S.UNLOADED]
+    assert [one.by for one in world.operations.kept.operations] == [BY_REQUEST, BY_IDLE, BY_STOP]
+    counts = {(one.change, one.why) for one in world.operations.kept.changes}
+    assert {(ChangeKind.SLEEP, Cause.IDLE), (ChangeKind.UNLOAD, Cause.IDLE)} <= counts
+
+
+def test_request_wakes_an_idle_model_and_its_time_begins_again() -> None:
+    world = TwoStages(count=1)
+    world.request()
+    for _ in range(3):
+        world.turns(20 + int(IDLE_S))
+        assert world.statuses() == [S.ASLEEP]
+        world.turns(int(STOP_S) - 100)
+        world.request()
+    world.turns(10)
+    assert (world.statuses(), world.answered, world.records["r0"].starts) == ([S.READY], 4, 1)
+
+
+def test_operators_sleep_ends_with_idle_stop_too_but_not_while_it_is_pinned() -> None:
+    world = TwoStages(count=1)
+    world.request()
+    world.turns(10)
+    world.ask(Action.SLEEP)
+    world.turns(10)
+    world.ask(Action.PIN)
+    assert world.turns(2 * int(STOP_S)).statuses() == [S.ASLEEP]
+    world.ask(Action.UNPIN)
+    assert world.turns(10).statuses() == [S.UNLOADED]
+
+
+@pytest.mark.parametrize("fields", [{"sleeps": False}, {"insomniac": frozenset({"r0"})}])
+def test_model_that_does_not_sleep_is_unloaded_when_it_is_idle(fields: dict[str, object]) -> None:
+    world = TwoStages(count=1, **fields)  # type: ignore[arg-type] # by their names
+    world.request()
+    world.turns(3 * int(IDLE_S))
+    assert world.statuses() == [S.UNLOADED]
+    assert world.operations.kept.operations[-1].by == BY_IDLE
+
+
+def test_client_that_unloads_it_lets_it_sleep_and_its_next_load_stays_as_usual() -> None:
+    world = TwoStages(count=1)
+    world.request()
+    world.turns(10)
+    world.operations.keep(Keep(model="chat", seconds=0), world.observation())
+    assert world.turns(10).statuses() == [S.ASLEEP]
+    world.request()
+    assert world.turns(int(IDLE_S) - 20).statuses() == [S.READY]

@@ -9,14 +9,14 @@ import pytest
 from berth.operations import Action, Change, DenialCode, Keep, OperationState, Reply
 from berth.state import ReplicaStatus
 from tests.control.decisions.test_eviction import Box
-from tests.control.decisions.test_residency import IDLE_S, OnRequest
+from tests.control.decisions.test_residency import IDLE_S, OnRequest, TwoStages
 
 S = ReplicaStatus
 BUSY = frozenset({"r0", "r1"})
 
 
-def loaded() -> OnRequest:
-    world = OnRequest(count=2)
+def loaded(kind: type[OnRequest] = OnRequest) -> OnRequest:
+    world = kind(count=2)
     world.request()
     world.turns(10)
     assert world.statuses() == [S.READY, S.READY]
@@ -27,6 +27,21 @@ def idle_unload() -> OnRequest:
     world = loaded()
     world.busy = BUSY  # as long as the test says, it drains
     world.turns(int(IDLE_S))
+    return world
+
+
+def idle_sleep() -> OnRequest:
+    world = loaded(TwoStages)
+    world.busy = BUSY
+    world.turns(int(IDLE_S))
+    return world
+
+
+def idle_stop() -> OnRequest:
+    world = loaded(TwoStages)
+    world.turns(int(IDLE_S) + 10)
+    while not world.operations.running:
+        world.turn()
     return world
 
 
@@ -61,7 +76,7 @@ def by_operator(action: Action, count: int | None = None) -> Callable[[], OnRequ
     return begin
 
 
-OWN = {"idle": idle_unload, "load": load_for_a_request, "wake": load_that_wakes}
+OWN = {"idle": idle_unload, "sleep": idle_sleep, "stop": idle_stop, "load": load_for_a_request, "wake": load_that_wakes}
 OPERATORS = {
     "unload": by_operator(Action.UNLOAD),
     "sleep": by_operator(Action.SLEEP),
@@ -91,7 +106,9 @@ def asked(world: OnRequest, action: Action, count: int | None = None) -> Reply:
     return world.operations.ask(change, world.observation(), workers=(), now=world.now)
 
 
-@pytest.mark.parametrize("begin", [*OWN.values(), *OPERATORS.values()], ids=[*OWN, *OPERATORS])
+@pytest.mark.parametrize(
+    "begin", [*OWN.values(), *OPERATORS.values()], ids=[*(f"own {one}" for one in OWN), *OPERATORS]
+)
 def test_clients_are_served_whatever_runs(begin: Callable[[], OnRequest]) -> None:
     seen = set[ReplicaStatus]()
     for world in phases(begin):

@@ -22,6 +22,7 @@ from berth.plan import Adapter, ApiKey, EngineName, Keys, Plan, Standby
 from berth.router.balancing import admission
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.circuit_breaker import REJECTIONS
+from berth.router.balancing.queue import RISES
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange.headers import Priority
 from berth.router.exchange.inflight import InflightRequests
@@ -286,6 +287,36 @@ async def test_rejects_requests_when_the_queue_is_full(setup: AdmissionSetup) ->
         await (await setup.enter("one"))
 
     assert (refused.value.code, refused.value.retry_after_s) == ("queue_full", 1)
+
+
+async def test_full_queue_gives_the_place_of_the_lowest_class_to_a_higher_one(setup: AdmissionSetup) -> None:
+    await setup.enter("one")
+    low = [await setup.enter("one", priority=Priority.LOW) for _ in range(2)]
+    normal = await setup.enter("one")
+
+    high = [await setup.enter("one", priority=Priority.HIGH), await setup.enter("one", priority=Priority.NORMAL)]
+
+    assert [one.done() for one in (*low, normal, *high)] == [True, True, False, False, False]
+    for one in low:
+        with pytest.raises(OverloadedError, match="a request of higher priority has taken the place") as outranked:
+            await one
+        assert (outranked.value.code, outranked.value.retry_after_s) == ("outranked", 1)
+    with pytest.raises(OverloadedError) as full:
+        await (await setup.enter("one", priority=Priority.NORMAL))
+    assert (full.value.code, setup.waiting("one")) == ("queue_full", 3)
+
+
+async def test_request_that_has_waited_for_long_is_not_outranked(tmp_path: Path) -> None:
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=0.4)
+    await setup.enter("one")
+    risen = [await setup.enter("one", priority=Priority.LOW) for _ in range(3)]
+    await asyncio.sleep(0.4 * RISES)
+
+    with pytest.raises(OverloadedError) as full:
+        await (await setup.enter("one"))
+    assert full.value.code == "queue_full"
+    assert not any(one.done() and not one.exception() for one in risen)
+    await setup.close()
 
 
 async def test_queue_size_counts_the_queues_of_other_workers(setup: AdmissionSetup) -> None:
@@ -705,6 +736,27 @@ async def test_no_more_requests_wait_for_a_load_than_the_queue_holds(setup: Admi
     waiting[0].cancel()
     await turns()
     assert setup.waiting("free") == 2
+
+
+async def test_request_that_waits_for_a_load_gives_its_place_to_one_of_higher_priority(setup: AdmissionSetup) -> None:
+    show(setup, "free-a", ReplicaStatus.STARTING, "loaded", sequence=2)
+    low = [await setup.enter("free", priority=Priority.LOW) for _ in range(2)]
+    normal = await setup.enter("free")
+
+    high = await setup.enter("free", priority=Priority.HIGH)
+    await turns()
+
+    assert [one.done() for one in (*low, normal, high)] == [False, True, False, False]
+    with pytest.raises(OverloadedError) as outranked:
+        await low[1]
+    assert (outranked.value.code, outranked.value.retry_after_s) == ("outranked", 5)
+    assert setup.waiting("free") == 3
+    await setup.enter("free")
+    await turns()
+    assert low[0].done()
+    with pytest.raises(OverloadedError) as full:
+        await (await setup.enter("free"))
+    assert full.value.code == "queue_full"
 
 
 @pytest.mark.parametrize(

@@ -287,9 +287,13 @@ def test_requests_wait_for_what_comes_back_and_not_for_what_pinned_models_keep_o
         publish(plan, away)
         upstreams.poll()
         assert upstreams.comes_back(route) is not obstructed
-    publish(plan, replica_state("own-a", ReplicaStatus.STARTING))
+    for status in (ReplicaStatus.WAITING, ReplicaStatus.STARTING, ReplicaStatus.WAKING):
+        publish(plan, replica_state("own-a", status))
+        upstreams.poll()
+        assert upstreams.comes_back(route)
+    publish(plan, replica_state("own-a", ReplicaStatus.UNLOADED, expected_s=40.4))
     upstreams.poll()
-    assert upstreams.comes_back(route)
+    assert upstreams.progress(route) == "model loading, about 40 s left"
     publish(plan, replica_state("own-a", ReplicaStatus.STARTING, memory_not_free="GPU 0: held by others"))
     upstreams.poll()
     assert not upstreams.comes_back(route)

@@ -244,25 +244,32 @@ def test_error_of_failed_model_has_reason_but_no_retry_after() -> None:
     [
         (state(ReplicaStatus.UNLOADED, requested="loaded"), "model_loading", "is being loaded.", 5),
         (
-            state(ReplicaStatus.UNLOADED, requested="loaded", no_room="GPU 0: held by coder", load_s=40),
+            state(ReplicaStatus.UNLOADED, requested="loaded", no_room="GPU 0: held by coder", expected_s=40),
             "model_loading",
-            "waits for room on GPU 0: held by coder.",
+            "waits for room on GPU 0: held by coder; a load takes about 40 s.",
             40,
         ),
         (
-            state(STARTING, requested="loaded", load_s=40, progress=Progress(phase="compile")),
+            state(STARTING, requested="loaded", expected_s=40, progress=Progress(phase="compile")),
             "model_loading",
-            "is being loaded: compile.",
+            "is being loaded: compile; about 30 s are left.",
             30,
         ),
-        (state(STARTING, requested="loaded", load_s=2), "model_loading", "is being loaded.", 5),
+        (state(STARTING, requested="loaded", expected_s=2), "model_loading", "is being loaded.", 5),
+        (
+            state(ReplicaStatus.WAKING, expected_s=13),
+            "model_loading",
+            "is being loaded; about 3 s are left.",
+            5,
+        ),
         (
             state(ReplicaStatus.UNLOADED, requested="unloaded", no_room="GPU 0: held by a, pinned", obstructed=True),
             "no_room",
             "has no room on GPU 0: held by a, pinned: its operator makes room with `berth unpin`.",
             None,
         ),
-        (state(STARTING, load_s=40), "model_loading", "is being loaded.", 30),
+        (state(STARTING, expected_s=40), "model_loading", "is being loaded; about 30 s are left.", 30),
+        (state(ReplicaStatus.WAITING), "model_loading", "is being loaded.", 5),
     ],
 )
 def test_error_of_a_model_that_is_loaded_on_request(
