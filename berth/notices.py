@@ -150,7 +150,7 @@ def of_gpu(plan: Plan, state: State, gpu: Gpu, now: float) -> Iterator[Notice]:
         yield Notice(kind=Kind.GPU_GONE, text=text, help="dmesg and nvidia-smi on the host; it may need a reboot")
     for one in state.gpus:
         if one.index == index:
-            yield from _of_health(one, now)
+            yield from of_health(one, now)
             before = gpu.memory_total_bytes - gpu.memory_free_bytes
             foreign = None if gpu.unified else parts(plan, state, one).foreign
             if foreign is not None and foreign - before > _FOREIGN_BYTES:
@@ -158,7 +158,7 @@ def of_gpu(plan: Plan, state: State, gpu: Gpu, now: float) -> Iterator[Notice]:
                 yield Notice(kind=Kind.GPU_MEMORY_FOREIGN, text=text, help="nvidia-smi on the host; end what holds it")
 
 
-def _of_health(gpu: GpuState, now: float) -> Iterator[Notice]:
+def of_health(gpu: GpuState, now: float) -> Iterator[Notice]:
     name = f"GPU {gpu.index}"
     if gpu.xid and now - gpu.xid_at < _XID_S:
         text = f"{name} reported the error Xid {gpu.xid}"

@@ -292,15 +292,14 @@ class Controller:
         phases = {name: self._runtime.times.expected_phases(one) for name, one in self._records.items()}
         not_free = self._runtime.memory.not_free
         held = Held(rooms=self._rooms(), not_free=not_free, spares=spares, expected_s=times, expected_phases=phases)
-        self._publisher.publish(records, self._seen(), control, held, expires=expires, always=always)
+        host = replace(self._host.state, keys_problem=self._key_watch.problem)
+        gone, taken = self._runtime.gpus.gone, self._runtime.ledger.taken
+        seen = Seen(gpus=self._gpu_states, gone=gone, taken=taken, host=host)
+        self._publisher.publish(records, seen, control, held, expires=expires, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name
                 self._records[name] = replace(record, drain_sequence=self._publisher.sequence)
-
-    def _seen(self) -> Seen:
-        runtime, host = self._runtime, replace(self._host.state, keys_problem=self._key_watch.problem)
-        return Seen(gpus=self._gpu_states, gone=runtime.gpus.gone, taken=runtime.ledger.taken, host=host)
 
     def _rooms(self) -> dict[str, Room]:
         if not self._plan.room:
