@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from berth.plan import MemoryEstimate, Plan, Replica
+from berth.plan import Plan, Replica
 from berth.state import GpuState, ReplicaState, ReplicaStatus, State
 
 _S: Final = ReplicaStatus
@@ -44,7 +44,7 @@ def parts(plan: Plan, state: State, gpu: GpuState) -> GpuParts:
         status = statuses.get(replica.name)
         if status is None or gpu.index not in replica.gpus:
             continue
-        part = _part(replica, status, state.gpu_memory.get(replica.name, {}), gpu.index)
+        part = part_of(replica, status, state.gpu_memory.get(replica.name, {}), gpu.index)
         if part is not None:
             found.append(part)
         elif status.status in _HOLDING or status.status in _CHANGING or status.status is _S.ASLEEP:
@@ -53,17 +53,13 @@ def parts(plan: Plan, state: State, gpu: GpuState) -> GpuParts:
     return GpuParts(engines=tuple(found), foreign=max(rest, 0) if known else None)
 
 
-def _part(replica: Replica, status: ReplicaState, taken: Mapping[int, int], index: int) -> Part | None:
+def part_of(replica: Replica, status: ReplicaState, taken: Mapping[int, int], index: int) -> Part | None:
     """None: it holds nothing, or an unknown amount."""
     seen, planned = taken.get(index), replica.memory
     if status.status is _S.ASLEEP:
         return None if seen is None else Part(replica=replica.name, weights=0, kv=0, rest=seen)
     if status.status not in _HOLDING or planned is None:
         return None
-    rest = _rest(planned, seen)
+    # The larger one: what is planned and not used yet is the engine's too.
+    rest = planned.overhead_bytes + (0 if seen is None else max(seen - planned.total_bytes, 0))
     return Part(replica=replica.name, weights=planned.weights_bytes, kv=planned.kv_bytes, rest=rest)
-
-
-def _rest(planned: MemoryEstimate, seen: int | None) -> int:
-    """The larger one: what is planned and not used yet is the engine's too."""
-    return planned.overhead_bytes + (0 if seen is None else max(seen - planned.total_bytes, 0))

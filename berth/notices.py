@@ -34,7 +34,6 @@ _MEMORY_SHARE: Final = 0.05
 _BUDGET_SHARE: Final = 0.8
 _LOOPBACK: Final = ("localhost", "::1")
 _FAILING: Final = (ReplicaStatus.FAILED, ReplicaStatus.UNHEALTHY)
-_GETTING_READY: Final = (ReplicaStatus.STARTING, ReplicaStatus.WAKING)
 _COMING: Final = (ReplicaStatus.WAITING, ReplicaStatus.STARTING, ReplicaStatus.WAKING)
 
 
@@ -155,7 +154,7 @@ def of_gpu(plan: Plan, state: State, gpu: Gpu, now: float) -> Iterator[Notice]:
         yield Notice(kind=Kind.GPU_GONE, text=text, help="dmesg and nvidia-smi on the host; it may need a reboot")
     for one in state.gpus:
         if one.index == index:
-            yield from _of_health(one, now)
+            yield from of_health(one, now)
             before = gpu.memory_total_bytes - gpu.memory_free_bytes
             foreign = None if gpu.unified else parts(plan, state, one).foreign
             if foreign is not None and foreign - before > _FOREIGN_BYTES:
@@ -163,7 +162,7 @@ def of_gpu(plan: Plan, state: State, gpu: Gpu, now: float) -> Iterator[Notice]:
                 yield Notice(kind=Kind.GPU_MEMORY_FOREIGN, text=text, help="nvidia-smi on the host; end what holds it")
 
 
-def _of_health(gpu: GpuState, now: float) -> Iterator[Notice]:
+def of_health(gpu: GpuState, now: float) -> Iterator[Notice]:
     name = f"GPU {gpu.index}"
     if gpu.xid and now - gpu.xid_at < _XID_S:
         text = f"{name} reported the error Xid {gpu.xid}"
@@ -220,7 +219,7 @@ def of_replicas(route: ModelRoute, states: list[ReplicaState], now: float) -> It
             help=f"berth logs {worst.name}",
         )
     for one in states:
-        if one.status in _GETTING_READY and is_slow(one.expected_s, now - one.since):
+        if one.begun and is_slow(one.expected_s, now - one.since):
             usual = words(one.expected_s or 0.0)
             text = f"{one.name} has been {one.status} for {words(now - one.since)}; usually it takes {usual}"
             help_ = f"berth logs {one.name}"

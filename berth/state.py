@@ -148,26 +148,26 @@ class ReplicaState:
     load_failures: int = 0  # how often a serving engine did not say, though it could: since control started
 
     @property
-    def usual(self) -> Usual:
-        return Usual(self.expected_s, self.expected_phases)
-
-    def left_s(self, now: float) -> float | None:
-        """Until it is ready, while it starts or wakes. None: unknown. `now`: Unix seconds."""
-        if self.status not in (ReplicaStatus.STARTING, ReplicaStatus.WAKING):
-            return None
-        progress = self.progress or Progress(phase="")
-        return left_s(self.usual, progress.phase, progress.percent, max(now - self.since, 0.0))
-
-    def until_ready_s(self, now: float) -> float | None:
-        """As `left_s`; of a start that has not begun yet, the whole of it."""
-        if self.status in (ReplicaStatus.READY, ReplicaStatus.STARTING, ReplicaStatus.WAKING):
-            return self.left_s(now)
-        return self.expected_s
-
-    @property
     def away(self) -> bool:
         """It does not serve by request, which is no failure."""
         return self.requested in ("unloaded", "asleep")
+
+    @property
+    def begun(self) -> bool:
+        """It is on its way to be ready."""
+        return self.status in (ReplicaStatus.STARTING, ReplicaStatus.WAKING)
+
+    def left_s(self, now: float) -> float | None:
+        """Until it is ready, once it starts or wakes: as it took the last times. None: unknown, or longer than ever.
+        `now`: Unix seconds.
+        """
+        if self.status is ReplicaStatus.READY:
+            return None
+        if not self.begun:
+            return self.expected_s
+        progress = self.progress or Progress(phase="")
+        usual = Usual(self.expected_s, self.expected_phases)
+        return left_s(usual, progress.phase, progress.percent, max(now - self.since, 0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -324,16 +324,15 @@ class Controller:
             held=self._observer.held,
             ranks=self._boxes.views(),
         )
+        host = replace(self._host.state, keys_problem=self._key_watch.problem)
+        gone, taken = self._runtime.gpus.gone, self._runtime.ledger.taken
+        seen = Seen(gpus=self._gpu_states, gone=gone, taken=taken, host=host)
         capture = self._captures.current
-        self._publisher.publish(records, self._seen(), control, held, expires=expires, capture=capture, always=always)
+        self._publisher.publish(records, seen, control, held, expires=expires, capture=capture, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name
                 self._records[name] = replace(record, drain_sequence=self._publisher.sequence)
-
-    def _seen(self) -> Seen:
-        runtime, host = self._runtime, replace(self._host.state, keys_problem=self._key_watch.problem)
-        return Seen(gpus=self._gpu_states, gone=runtime.gpus.gone, taken=runtime.ledger.taken, host=host)
 
     def _rooms(self) -> dict[str, Room]:
         if not self._plan.room:

@@ -130,12 +130,11 @@ class Publisher:
         """`expires`: when idle models will be unloaded, on the monotonic clock. `always` is for the heartbeat: to
         routers, an old State means that control is dead.
         """
-        moment = time.time()
+        moment, kept = time.time(), control.kept
         if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
             self.offset_s = moment - time.monotonic()
-        kept = control.kept
         loading = {name for one in kept.operations if one.running and one.action in LOADING for name in one.replicas}
-        replicas = tuple(held.shown(_replica_state(record, records, self.offset_s, loading)) for record in records)
+        replicas = tuple(held.shown(_replica_state(one, records, self.offset_s, loading)) for one in records)
         if (published := (replicas, kept, capture)) == self._published and not always:
             return
         self._published = published

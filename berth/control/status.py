@@ -97,7 +97,7 @@ def _replica_lines(replica: Replica, state: ReplicaState | None, now: float) -> 
         if state.progress.total_bytes:
             sizes = f", {(state.progress.done_bytes or 0) / GIB:.1f} of {state.progress.total_bytes / GIB:.1f} GiB"
         columns.append(f"({state.progress.phase}{percent}{sizes})")
-    if (left_s := state.left_s(now)) is not None:
+    if state.begun and (left_s := state.left_s(now)) is not None:
         columns.append(f"about {words(left_s)} left{'' if state.expected_s else ' of the download'}")
     if state.restarts:
         columns.append(f"restarts: {state.restarts}")

@@ -44,11 +44,7 @@ class SglangEngine:
         argv += ["--served-model-name", engine_name(order.served_name), "--host", order.host, "--port", str(order.port)]
         argv += ["--revision", order.revision] if order.revision else []
         argv += ["--context-length", str(order.context)] if order.context else []
-        if order.gpus:
-            argv += _gpu_arguments(order)
-        else:
-            argv += ["--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"]
-            argv += ["--disable-overlap-schedule", *(("--dtype", order.dtype) if order.dtype else ())]
+        argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
         argv += _rank_arguments(order.ranks, len(order.gpus)) if order.ranks else []
         notes: tuple[str, ...] = ()
         if order.task is Task.GENERATE:
@@ -59,10 +55,10 @@ class SglangEngine:
         else:
             argv += ["--is-embedding"]
         notes += model_options.notes(self.name, order)
-        argv += model_options.sglang_arguments(order)
-        argv += lora.sglang_arguments(order)
-        argv += media_domains(order)
-        argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning", *_traces(order)]
+        argv += [*model_options.sglang_arguments(order), *lora.sglang_arguments(order), *media_domains(order)]
+        argv += ["--enable-metrics", "--enable-cache-report", "--log-level-http", "warning"]
+        if url := order.traces_endpoint:
+            argv += ["--enable-trace", "--otlp-traces-endpoint", url, "--otlp-service-name", order.replica]
         # The key is in a configuration file: `ps` does not show it, and SGLang has no variable for it. It reads only
         # one such file, so with a user's own there is no key, nor with several tokenizer processes, which reject one.
         # Such an engine is protected by loopback alone.
@@ -75,9 +71,8 @@ class SglangEngine:
             argv += ["--config", path]
             key_files = {path: 'api-key: "{key}"\n'}
         env = _environment(order)
-        argv += order.extra_args
         return Launch(
-            argv=tuple(argv),
+            argv=(*argv, *order.extra_args),
             env=env,
             unset=UNSET,
             key_files=key_files,
@@ -120,10 +115,9 @@ def _rank_arguments(ranks: Ranks, gpus: int) -> list[str]:
     return [*arguments, "--node-rank", str(ranks.rank), "--dist-init-addr", ranks.meeting]
 
 
-def _traces(order: LaunchOrder) -> list[str]:
-    if not order.traces_endpoint:
-        return []
-    return ["--enable-trace", "--otlp-traces-endpoint", order.traces_endpoint, "--otlp-service-name", order.replica]
+def _cpu_arguments(order: LaunchOrder) -> list[str]:
+    arguments = ["--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"]
+    return [*arguments, "--disable-overlap-schedule", *(("--dtype", order.dtype) if order.dtype else ())]
 
 
 def _environment(order: LaunchOrder) -> dict[str, str]:

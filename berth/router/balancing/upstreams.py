@@ -192,7 +192,7 @@ class Upstreams:
         found = next((state.progress for state in states if state.progress is not None), None)
         percent = f" {found.percent:.0f} %" if found is not None and found.percent is not None else ""
         text = f"model loading: {found.phase}{percent}" if found is not None else "model loading"
-        left_s = min(filter(None, (state.until_ready_s(time.time()) for state in states)), default=0.0)
+        left_s = min(filter(None, (state.left_s(time.time()) for state in states)), default=0.0)
         return f"{text}, about {left_s:.0f} s left" if left_s >= 1 else text
 
     def has_peer(self, upstream: Upstream) -> bool:

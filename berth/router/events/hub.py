@@ -44,6 +44,7 @@ _PASSING: Final = (
     "load",
     "gpus",
     "ready_at",
+    "left_s",
 )  # numbers of /status that change all the time
 
 

@@ -226,7 +226,7 @@ def _being_loaded(route: ModelRoute, state: ReplicaState, now: float) -> NotRead
     text = f"waits for room on {state.no_room}" if state.no_room else f"is being loaded{phase}"
     if state.away and not state.no_room:
         text = "is not loaded yet"
-    left_s = state.until_ready_s(now) or 0.0
+    left_s = state.left_s(now) or 0.0
     begun = state.status in (ReplicaStatus.STARTING, ReplicaStatus.WAKING)
     takes = (
         "" if left_s < 1 else f"; about {left_s:.0f} s are left" if begun else f"; a load takes about {left_s:.0f} s"

@@ -22,7 +22,12 @@ class OwnUsage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker, headers = self._worker, dict(scope["headers"])
         key = worker.auth.check(headers, scope.get("client"), changes=False)
-        document = {**await asyncio.to_thread(self._used, key), "budgets": self._budgets(key)}
+        used = worker.meter.keys.total(key.slot * KEY_WIDTH + CHARGED)
+        budgets = [
+            {"period": period, "used": max(round(used - since), 0), "limit": limit}
+            for limit, since, period in key.budgets
+        ]
+        document = {**await asyncio.to_thread(self._used, key), "budgets": budgets}
         extra = [(b"x-request-id", worker.request_ids.of(headers).encode())]
         await write(send, json_reply(document), extra, head_only=scope["method"] == "HEAD")
 
@@ -31,10 +36,3 @@ class OwnUsage:
         lines = usage.current(self._worker.plan, month := usage.month_of(now), now=now)
         rows = usage.summary((line for line in lines if line.key == key.name), "model")
         return {"key": key.name, "expires": key.expires or None, "month": month, "rows": rows}
-
-    def _budgets(self, key: ApiKey) -> list[dict[str, Any]]:
-        used = self._worker.meter.keys.total(key.slot * KEY_WIDTH + CHARGED)
-        return [
-            {"period": period, "used": max(round(used - since), 0), "limit": limit}
-            for limit, since, period in key.budgets
-        ]

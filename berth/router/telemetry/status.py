@@ -202,8 +202,14 @@ def _model(
     }
 
 
+def _start(state: ReplicaState) -> dict[str, Any]:
+    phases = dict(state.start_phases)
+    how = "wake" if "wake" in phases else "load"
+    return {"how": how, "seconds": round(sum(phases.values()), 2), "phases": phases}
+
+
 def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float) -> dict[str, Any]:
-    progress = state.progress
+    progress, left_s = state.progress, state.left_s(now)
     if state.discovered is not None:
         replica = replica.as_discovered(state.discovered)
     return {
@@ -221,16 +227,11 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float
         "memory_not_free": state.memory_not_free,
         "reason": state.reason or traffic.config_errors.get(replica.name, ""),
         "chosen_because": replica.reason,
-        "start": {
-            "how": "wake" if "wake" in state.start_phases else "load",
-            "seconds": round(sum(state.start_phases.values()), 2),
-            "phases": dict(state.start_phases),
-        }
-        if state.start_phases
-        else None,
-        "progress": None if progress is None else msgspec.to_builtins(progress),
+        "start": _start(state) if state.start_phases else None,
         "expected_s": state.expected_s,
-        "ready_at": None if (left_s := state.left_s(now)) is None else round(now + left_s),
+        "left_s": left_s,
+        "ready_at": round(now + left_s) if left_s is not None and state.begun else None,  # Unix seconds
+        "progress": None if progress is None else msgspec.to_builtins(progress),
         "restarts": state.restarts,
         "flaps": state.flaps,
         "next_start_at": state.next_start_at,

@@ -36,8 +36,21 @@ class Visible:
             **document,
             "notices": notices,
             "warnings": [],  # of the plan, in words
-            "models": [self._model(one) for one in document["models"] if self._has(one)],
-            "gpus": [self._gpu(one) for one in document["gpus"]],
+            "models": [
+                {**one, "adapters": [adapter for adapter in one["adapters"] if self.sees(adapter["name"])]}
+                for one in document["models"]
+                if self._has(one)
+            ],
+            "gpus": [
+                {
+                    **gpu,
+                    "memory_by_engine": [
+                        part if part["replica"] in self.replicas else {**part, "replica": ""}
+                        for part in gpu["memory_by_engine"]
+                    ],
+                }
+                for gpu in document["gpus"]
+            ],
         }
 
     def plan(self, document: Document) -> Document:
@@ -71,15 +84,6 @@ class Visible:
     def _has(self, model: Document) -> bool:
         """An adapter's replicas are those of its model."""
         return any(one["name"] in self.replicas for one in model["replicas"])
-
-    def _model(self, model: Document) -> Document:
-        return {**model, "adapters": [one for one in model["adapters"] if self.sees(one["name"])]}
-
-    def _gpu(self, gpu: Document) -> Document:
-        """The engines of other models without their names."""
-        engines = gpu["memory_by_engine"]
-        shown = [one if one["replica"] in self.replicas else {**one, "replica": ""} for one in engines]
-        return {**gpu, "memory_by_engine": shown}
 
 
 ALL = Visible()

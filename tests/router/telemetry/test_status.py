@@ -61,20 +61,20 @@ def test_control_is_stale_without_new_state() -> None:
 
 
 @pytest.mark.parametrize(
-    ("near", "expected", "ready_at"),
+    ("near", "expected", "left"),
     [
-        (ReplicaStatus.UNLOADED, 40.0, None),
-        (ReplicaStatus.STARTING, 40.0, 41),
-        (ReplicaStatus.WAKING, 4.0, None),
+        (ReplicaStatus.UNLOADED, 40.0, 40.0),
+        (ReplicaStatus.STARTING, 40.0, 30.0),
+        (ReplicaStatus.WAKING, 4.0, None),  # longer than ever
         (ReplicaStatus.READY, 40.0, None),
         (ReplicaStatus.STARTING, None, None),
     ],
 )
-def test_status_shows_how_long_a_load_takes(near: ReplicaStatus, expected: float | None, ready_at: int | None) -> None:
+def test_status_shows_how_long_a_load_takes(near: ReplicaStatus, expected: float | None, left: float | None) -> None:
     states = STATUSES | {"embed-vllm": replica_state("embed-vllm", near, expected_s=expected)}
     document = status(PLAN, STATE, states, now=11, traffic=Traffic())
     (shown,) = (one for model in document["models"] for one in model["replicas"] if one["name"] == "embed-vllm")
-    assert (shown["expected_s"], shown["ready_at"]) == (expected, ready_at)
+    assert (shown["expected_s"], shown["left_s"]) == (expected, left)
 
 
 def test_status_before_the_first_state() -> None:
