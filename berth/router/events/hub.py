@@ -38,9 +38,11 @@ _PASSING: Final = (
     "age_s",
     "free_bytes",
     "in_flight",
+    "latency",
     "length",
     "load",
     "gpus",
+    "rules",
 )  # numbers of /status that change all the time
 
 

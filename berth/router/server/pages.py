@@ -101,7 +101,7 @@ def metrics(worker: Worker, scope: Scope) -> Reply:
     state, statuses = worker.upstreams.state, worker.upstreams.statuses
     oldest_s = worker.journal.oldest_s()
     clients = tuple(key_metrics(worker.plan, worker.keys.current, worker.meter.keys))
-    latest = worker.window.latest(worker.board)
+    latest = worker.window.latest(worker.board.sums(worker.window.span))
     body = exposition(worker.plan, worker.board, state, statuses, clients, oldest_request_s=oldest_s, latest=latest)
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
 
