@@ -177,7 +177,7 @@ class Worker:
             loads={replica.name: int(self.meter.load(replica)) for replica in self.plan.replicas},
             queues={route.name: self.meter.queue_length(route.name) for route in self.plan.models},
             rules={rule.name: self.meter.decided(rule.name) for rule in self.plan.rules},
-            latest=self.window.latest(self.board),
+            latest=self.window.latest(self.board.sums(self.window.span)),
         )
 
     def _watch_queues(self) -> None:
@@ -212,7 +212,7 @@ class Worker:
             self.meter.bodies(self.inflight.memory.used_bytes)
             now = loop.time()
             if now >= self.window.due:
-                self.window.keep(self.board, now)
+                self.window.keep(self.board.sums(self.window.span), now)
             if now >= refresh_at:
                 refresh_at = now + REFRESH_S
                 self.meter.in_progress(self.journal.refresh())

@@ -122,7 +122,9 @@ def models_table(snapshot: Snapshot, view: View, *, wide: bool, now: float) -> T
         for replica in model["replicas"]:
             name = Text(f"  {replica['name']}", style="reverse" if replica["name"] == chosen else "")
             kv = snapshot.traffic.get("replicas", {}).get(replica["name"], {}).get("kv")
-            cells = [str(replica["in_flight"] or ""), "", "", *[""] * (3 if wide else 1)]
+            first = (replica.get("latency") or {}).get("first_token_s") or {}
+            p50, p95 = _seconds(first.get("p50")), _seconds(first.get("p95"))
+            cells = [str(replica["in_flight"] or ""), "", "", *(["", p50, p95] if wide else [p50])]
             table.add_row(name, status_text(replica, now), *cells, "" if kv is None else f"{kv * 100:.0f} %")
     return table
 

@@ -20,6 +20,7 @@ from berth.plan import Keys, read_contract, read_keys, read_plan
 from berth.router.events.host_usage import HostUsage
 from berth.router.events.log_tail import LogTail
 from berth.router.telemetry.metrics import layout
+from berth.router.telemetry.quantiles import Latest, Window
 from berth.router.telemetry.rates import Sample, Sampler, traffic
 from berth.router.telemetry.shared_counters import read_totals
 from berth.router.telemetry.status import Traffic, status
@@ -68,7 +69,9 @@ class LocalSource:
         self._layout = layout(plan)
         self._sampler = Sampler(plan, self._layout)
         self._samples: deque[Sample] = deque(maxlen=_WINDOW_PERIODS + 1)
+        self._window = Window(plan, self._layout)  # from the start of this program on
         self._usage = HostUsage(plan.paths.heartbeats)
+        self._latest: Latest | None = None
         self._tail: LogTail | None = None
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         keys, self._knows_keys = Keys(), False
@@ -89,12 +92,15 @@ class LocalSource:
         live = workers(plan.paths.heartbeats)
         with suppress(OSError, ValueError):
             sums = read_totals(plan.paths.scoreboard, self._layout, live)
-            self._samples.append(self._sampler.sample(sums, time.monotonic()))
+            self._samples.append(self._sampler.sample(sums, at := time.monotonic()))
+            self._latest = self._window.latest(sums[self._window.span])
+            if at >= self._window.due:
+                self._window.keep(sums[self._window.span], at)
         if not self._samples:
             return Snapshot(problem=problem or "the router has not started yet")
         last = self._samples[-1]
         found = traffic(self._samples[0], last, self._sampler.bounds, state)
-        known = Traffic(loads=last.on_replica, queues=last.queued)
+        known = Traffic(loads=last.on_replica, queues=last.queued, latest=self._latest)
         keys, charged = usage.spent(plan)
         recent = self._reader.recent(now - RECENT_S)
         attention = notices(plan, state, recent, now=now, keys=keys, charged=charged)

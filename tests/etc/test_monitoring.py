@@ -62,7 +62,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     Scoreboard.create(path, layout(plan), rows=1)
     board = Scoreboard(path, layout(plan))
     meter, window = Meter(board, key_board(board, plan, path.parent)), Window(plan, board.layout)
-    window.keep(board, 0.0)
+    window.keep(board.sums(window.span), 0.0)
     for status in (200, 424, 429, 500, 503, 529):
         ctx = RequestContext(OpenaiChat(), "x", cast("InflightRequest", None))
         ctx.accept(InferenceRequest(operation=Operation.CHAT, model="chat", body={}), plan.models[0])
@@ -92,7 +92,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     )
     keys = Keys(api_keys=(ApiKey(name="ci", slot=0, tokens_per_day=1000),))
     clients = (budget_metric(keys, meter.keys),)
-    latest = window.latest(board)
+    latest = window.latest(board.sums(window.span))
     text = exposition(plan, board, state, {one.name: ready}, clients, latest=latest).decode()
     board.close()
     return {"up": {"job": {"berth"}, "instance": {f"berth:{PORT}"}}, **series(text)}

@@ -31,7 +31,7 @@ STATUS = {
         {
             "name": "chat",
             "replicas": [
-                replica("chat-vllm", in_flight=3),
+                replica("chat-vllm", in_flight=3, latency={"first_token_s": {"p50": 0.11, "p95": 0.35}}),
                 replica("chat-sglang", "standby", progress={"phase": "stop", "percent": None}),
             ],
         },

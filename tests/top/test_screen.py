@@ -38,7 +38,15 @@ def test_overview_at_80_columns() -> None:
     assert lines[2] == "GPU 0  " + "█" * 15 + "░" * 5 + "  60.0 of 80.0 GiB  93 % busy"
     text = "\n".join(lines)
     assert "  chat-vllm    + ready" in text
-    assert next(line for line in lines if "+ ready" in line).split() == ["chat-vllm", "+", "ready", "3", "41", "%"]
+    assert next(line for line in lines if "+ ready" in line).split() == [
+        "chat-vllm",
+        "+",
+        "ready",
+        "3",
+        "0.11",
+        "41",
+        "%",
+    ]
     assert ". starting load 62 %" in text
     assert "queue_full" in text
     assert lines[-2].split()[1:] == ["chat", "chat-sglang", "200", "0.12", "3.40", "120+400", "continued"]
@@ -50,6 +58,7 @@ def test_wide_terminals_get_more_columns() -> None:
     assert "alice" in text
     assert "chat-vllm > chat-sglang" in text
     assert "req/s" in text
+    assert next(line for line in text.splitlines() if "+ ready" in line).split()[4:6] == ["0.11", "0.35"]
     assert "alice" not in drawn(width=80)
 
 

@@ -40,11 +40,13 @@ _PASSING: Final = (
     "age_s",
     "free_bytes",
     "in_flight",
+    "latency",
     "length",
     "load",
     "gpus",
     "ready_at",
     "left_s",
+    "rules",
 )  # numbers of /status that change all the time
 
 

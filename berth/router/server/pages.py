@@ -103,7 +103,7 @@ def metrics(worker: Worker, scope: Scope) -> Reply:
     oldest_s = worker.journal.oldest_s()
     found = worker.notices(time.time())
     clients = tuple(key_metrics(worker.plan, worker.keys.current, worker.meter.keys))
-    latest = worker.window.latest(worker.board)
+    latest = worker.window.latest(worker.board.sums(worker.window.span))
     body = exposition(
         worker.plan, worker.board, state, statuses, clients, oldest_request_s=oldest_s, found=found, latest=latest
     )

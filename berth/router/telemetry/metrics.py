@@ -238,7 +238,8 @@ class Meter:
 
     def decided(self, rule: str) -> int:
         """The requests that a rule decided, of all workers."""
-        return int(sum(self._board.sums(self._rules[rule], self._rules[rule] + 1)))
+        slot = self._rules[rule]
+        return int(sum(self._board.sums(slice(slot, slot + 1))))
 
     def other_queues(self, model: str) -> int:
         """The number of other workers with queued requests."""

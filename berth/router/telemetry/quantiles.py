@@ -15,13 +15,13 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
 from berth.plan import Plan
-from berth.router.telemetry.shared_counters import Family, Layout, Scoreboard
+from berth.router.telemetry.shared_counters import Family, Layout
 
 QUANTITIES: Final = ("first_token", "token_gap", "total")
 QUANTILES: Final = (0.5, 0.95, 0.99)
@@ -35,11 +35,6 @@ SAMPLE_S: Final = 15.0
 SKETCHES: Final = "berth_replica_sketch_seconds"
 
 Counts = Sequence[float]
-
-
-class Sample(NamedTuple):
-    at: float  # time.monotonic()
-    sums: Counts
 
 
 def sketches(plan: Plan) -> Family:
@@ -57,24 +52,25 @@ class Window:
     def __init__(self, plan: Plan, layout: Layout) -> None:
         self._replicas = {route.name: route.replicas for route in plan.models}
         slots = [slot for (family, *_), slot in layout.slots.items() if family == SKETCHES]
-        self._first, self._end = (min(slots), max(slots) + WIDTH) if slots else (0, 0)
+        first = min(slots, default=0)
+        self.span = slice(first, max(slots) + WIDTH if slots else 0)  # of the sketches in a row of the counters
         self._places = {
-            (name, quantity): layout.slots[SKETCHES, name, quantity] - self._first
+            (name, quantity): layout.slots[SKETCHES, name, quantity] - first
             for names in self._replicas.values()
             for name in names
             for quantity in QUANTITIES
         }
-        self._kept: deque[Sample] = deque(maxlen=round(WINDOW_S / SAMPLE_S))
+        self._kept: deque[Counts] = deque(maxlen=round(WINDOW_S / SAMPLE_S))
         self.due = -math.inf  # when `keep` wants to be called again
 
-    def keep(self, board: Scoreboard, now: float) -> None:
-        self._kept.append(Sample(now, board.sums(self._first, self._end)))
+    def keep(self, sums: Counts, now: float) -> None:
+        """`sums`: over all workers, of `span`."""
+        self._kept.append(sums)
         self.due = now + SAMPLE_S
 
-    def latest(self, board: Scoreboard) -> "Latest":
-        now = board.sums(self._first, self._end)
-        before = self._kept[0].sums if self._kept else now
-        return Latest(self._replicas, self._places, [max(0.0, new - old) for new, old in zip(now, before, strict=True)])
+    def latest(self, sums: Counts) -> "Latest":
+        before = self._kept[0] if self._kept else sums
+        return Latest(self._replicas, self._places, [max(0.0, a - b) for a, b in zip(sums, before, strict=True)])
 
 
 class Latest:

@@ -160,9 +160,9 @@ class Scoreboard:
             sums[slot] = sum(row[slot] for row in self.live)
         return sums, len(self.live)
 
-    def sums(self, first: int, end: int) -> list[float]:
-        """Over all rows, of the numbers from `first` up to `end`."""
-        return [sum(numbers) for numbers in zip(*(row[first:end] for row in self._all_rows), strict=True)]
+    def sums(self, span: slice) -> list[float]:
+        """Over all rows, of these numbers."""
+        return [sum(numbers) for numbers in zip(*(row[span] for row in self._all_rows), strict=True)]
 
     def close(self) -> None:
         for row in self._all_rows:

@@ -42,6 +42,9 @@ def plan_of(rules: str, keys: str = KEYS) -> Plan:
         "{key: alice, model: chat}, {key: ci, priority: normal}",
         "{prompt_tokens: '>=4096', engine: sim}",
         "{engine: sim:vllm, model: coder}",
+        "{header: {x: ab}, priority: low}, {priority: high}",
+        "{header: {x: 'a*'}, priority: low}, {header: {x: '*b'}, priority: high}",
+        "{engine: sim:sglang}, {model: chat, path: /a}",
     ],
 )
 def test_accepts_rules_that_can_be_kept(rules: str) -> None:
@@ -79,6 +82,14 @@ PROBLEMS = [
         "match the rule '1', which comes before",
         "first",
     ),
+    (
+        "{header: {x: 'a*'}, model: chat}, {header: {x: AB}, priority: low}",
+        "2",
+        "header: x: AB",
+        "the rule '1'",
+        "first",
+    ),
+    ("{engine: sim:sglang}, {alias: gpt-4o-mini, priority: low}", "2", "alias: gpt-4o-mini", "the rule '1'", "first"),
     ("{priority: low}, {name: x, model: chat}", "x", "", "match the rule '1'", "first"),
 ]
 

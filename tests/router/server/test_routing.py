@@ -13,6 +13,7 @@ from berth.boot.config.routes import parse_routes
 from berth.errors import NotReadyError
 from berth.plan import DialectName, Keys, Plan, Standby, Task
 from berth.router.app import App
+from berth.router.events.hub import lasting
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import Worker
@@ -280,8 +281,18 @@ async def test_status_metrics_and_journal_name_the_rule(engines: Engines) -> Non
     assert records[0].document()["rule"] == "batch"
 
 
+async def test_a_request_alone_is_no_change_of_the_state(engines: Engines) -> None:
+    """Programs that follow /events get the whole document with each change."""
+    before = lasting(engines.worker.status())
+    for path, body in APIS[:4]:
+        await engines.ask(f"/batch{path}", body)
+
+    assert lasting(engines.worker.status()) == before
+
+
 async def test_p50_p95_and_p99_are_in_status_and_metrics(engines: Engines) -> None:
-    engines.worker.window.keep(engines.worker.board, 1.0)
+    window, board = engines.worker.window, engines.worker.board
+    window.keep(board.sums(window.span), 1.0)
     await engines.ask("/batch/v1/chat/completions", {**CHAT, "stream": True})
     await engines.ask("/v1/chat/completions", CHAT)
     engines.first.answers(error_answer("no", status=400))

@@ -79,10 +79,10 @@ class Workers:
         self.meters[worker].observe(ctx)
 
     def of(self, *names: str) -> dict[str, Any]:
-        return self.window.latest(self.boards[1]).document(names)
+        return self.window.latest(self.boards[1].sums(self.window.span)).document(names)
 
     def keep(self) -> None:
-        self.window.keep(self.boards[0], self.now)
+        self.window.keep(self.boards[0].sums(self.window.span), self.now)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_new_file_of_counters_is_an_empty_window(workers: Workers, tmp_path: P
     Scoreboard.create(tmp_path / "new", layout(PLAN), rows=1)
     board = Scoreboard(tmp_path / "new", layout(PLAN))
 
-    assert workers.window.latest(board).document(["chat-a"])["total_s"] is None
+    assert workers.window.latest(board.sums(workers.window.span)).document(["chat-a"])["total_s"] is None
 
 
 def test_a_plan_without_replicas_has_an_empty_window(tmp_path: Path) -> None:
@@ -151,6 +151,6 @@ def test_a_plan_without_replicas_has_an_empty_window(tmp_path: Path) -> None:
     Scoreboard.create(tmp_path / "board", layout(plan), rows=1)
     board = Scoreboard(tmp_path / "board", layout(plan))
     window = Window(plan, board.layout)
-    window.keep(board, 1.0)
+    window.keep(board.sums(window.span), 1.0)
 
-    assert list(window.latest(board).replicas) == []
+    assert list(window.latest(board.sums(window.span)).replicas) == []
