@@ -127,7 +127,7 @@ def test_has_what_the_journal_shows(tmp_path: Path) -> None:
     data = journal.part_of(RunPaths(run_dir=str(tmp_path), data_dir="").journal, 0)
     for number in range(1, 11):
         times, tokens, codes = (100.0, 0.0, -1.0, 2.0), (0, 0, 0, 0, 0), (502, 1, 0, 1, 0, 0, 0)
-        names, texts = (0, 0, 0, journal.NONE), (b"", b"", b"", b"x", b"")
+        names, texts = (0, 0, 0, journal.NONE, 0), (b"", b"", b"", b"x", b"")
         journal.RECORD.pack_into(
             data, number * journal.RECORD.size, number, *times, *tokens, *codes, *names, *texts, number
         )
