@@ -9,6 +9,7 @@ from berth.boot.config.otel import tracer_variables, tracing
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import shared_room
 from berth.boot.planner.attached import discovered
+from berth.boot.planner.auto_order import ordered
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.replicas import ReplicaBuilder, replica_names
 from berth.boot.planner.requirements import check_requirements
@@ -43,7 +44,8 @@ OPEN_ACCESS = {
 
 def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName, Engine] = ENGINES) -> Plan:
     """ConfigError with all problems of models; PlacementError or MachineError where the host lacks what they need."""
-    models, allocations = allocate_variants(resolve_models(settings, host), settings, host, engines)
+    resolved = tuple(ordered(one, host) if one.spec.auto else one for one in resolve_models(settings, host))
+    models, allocations = allocate_variants(resolved, settings, host, engines)
     require(findings := check_requirements(models, settings, host))
     found = discovered(models, replica_names(models), host)
     builder = ReplicaBuilder(settings=settings, host=host, engines=engines, allocations=allocations, found=found)

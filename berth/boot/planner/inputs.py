@@ -24,6 +24,7 @@ from berth.host.net import bind_error
 from berth.host.own_address import reaches
 from berth.measured import Measured, read
 from berth.plan import EngineName, GpuInventory
+from berth.results import BenchResult, all_of
 
 FIRST_PORT, LAST_PORT = 20000, 29999  # below Linux's ephemeral ports, which the kernel assigns
 
@@ -43,6 +44,7 @@ class HostInfo:
     download_bytes: Callable[[], int] = lambda: 0  # still to be downloaded for all described models
     cuda_runtime: Callable[[str], str] = lambda _home: ""  # of an engine's environment, by its home; "": unknown
     occupants: Callable[[], Mapping[int, Sequence[Occupant]]] = dict  # processes on each GPU, by its index
+    results: Callable[[], Sequence[BenchResult]] = tuple  # of `berth bench`, the newest last
     measured: Measured = field(default_factory=Measured)  # what engines took at earlier starts
     reaches: Callable[[str, str], bool] = lambda _host, _listen: False  # see host.own_address
     knows_type: Callable[[str, str], bool | None] = lambda _home, _type: None  # see host.engine_code
@@ -68,6 +70,7 @@ def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
         cuda_runtime=runtime_version,
         occupants=occupants,
         measured=read(settings.data_dir),
+        results=lambda: all_of(settings.data_dir),
         reaches=reaches,
         knows_type=knows_type,
         knows_tokenizer=knows_tokenizer,

@@ -14,7 +14,19 @@ from berth.plan import EngineName, Gpu, MeasuredAs
 
 MEASURABLE = (EngineName.VLLM, EngineName.SGLANG)
 LEFT_OUT = frozenset(
-    {"name", "source", "revision", "variant", "engines", "options", "aliases", "gpus", "context", "kv_cache_bytes"}
+    {
+        "name",
+        "source",
+        "revision",
+        "variant",
+        "engines",
+        "auto",
+        "options",
+        "aliases",
+        "gpus",
+        "context",
+        "kv_cache_bytes",
+    }
     | {"standby", "load", "idle_unload_s", "min_residency_s", "max_wait_s", "pin", "concurrency", "pass_fields"}
     | {"replicas", "replicas_at_start"}
 )
@@ -48,7 +60,7 @@ def compared_as(model: ResolvedModel, number: int, host: HostInfo, gpus: Sequenc
         gpu_kind=gpu_kind(gpus) if gpus else "cpu",
         gpus=len(gpus),
         model=f"{info.source if info else model.spec.source}{weights}",
-        arguments=arguments_digest(model, number),
+        arguments=f"{arguments_digest(model, number)} {model.entries[number].dialect or ''}".strip(),
     )
 
 
