@@ -75,6 +75,8 @@ def compared(first: EngineResult, other: EngineResult, metric: Metric) -> Compar
 
 def itself(engine: EngineResult, metric: Metric) -> Interval | None:
     """The engine's last start with its first one; with one start only, its later windows with its first."""
+    if not engine.starts:
+        return None
     before, after = _values(engine, 0, metric), _values(engine, len(engine.starts) - 1, metric)
     if len(engine.starts) == 1:
         before, after = before[:1] * (len(before) - 1), before[1:]

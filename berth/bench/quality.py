@@ -14,6 +14,7 @@ from berth.results import Quality
 
 TOPS: Final = 10
 TOKENS: Final = 32
+CUT: Final = "cut"
 _AT_ONCE: Final = 8
 _MOST_TOKENS: Final = 400  # of JSON
 _LONGEST_PROBLEM: Final = 160
@@ -110,11 +111,11 @@ async def quality_of(client: EngineClient, reference: Reference | None) -> Quali
     called = [
         await _problem_of(client, tool_body(client, tool), tool["function"]["parameters"], tool=True) for tool in TOOLS
     ]
-    problems += dict.fromkeys(problem for problem in (*valid, *called) if problem)
+    problems += dict.fromkeys(problem for problem in (*valid, *called) if problem not in ("", CUT))
     return replace(
         found,
-        schemas=(valid.count(""), len(valid)),
-        tools=(called.count(""), len(called)),
+        schemas=(valid.count(""), len(valid) - valid.count(CUT)),
+        tools=(called.count(""), len(called) - called.count(CUT)),
         problems=tuple(problems),
     )
 
@@ -169,10 +170,13 @@ def _chat(client: EngineClient, text: str) -> dict[str, Any]:
 
 
 async def _problem_of(client: EngineClient, body: dict[str, Any], schema: dict[str, Any], *, tool: bool) -> str:
-    """Why the answer does not keep to the schema; "" if it does."""
+    """Why the answer does not keep to the schema; "" if it does. One that reached its limit of tokens says nothing."""
     what = "tool call" if tool else "schema"
     try:
-        message = (await client.call("/v1/chat/completions", body))["choices"][0]["message"]
+        choice = (await client.call("/v1/chat/completions", body))["choices"][0]
+        if choice["finish_reason"] == "length":
+            return CUT
+        message = choice["message"]
         text = message["tool_calls"][0]["function"]["arguments"] if tool else message["content"]
         jsonschema_rs.validate(schema, json.loads(text))
     except (OSError, ValueError, LookupError, TypeError, jsonschema_rs.ValidationError) as error:

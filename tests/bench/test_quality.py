@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from berth.bench import quality
 from berth.bench.client import EngineClient
 from berth.bench.quality import SCHEMAS, TOOLS, Reference, quality_of, reference_of
 from berth.plan import DialectName, Launch
@@ -72,3 +73,9 @@ def test_engine_that_scores_no_prompts_is_unknown() -> None:
     with running("trtllm") as server:
         found = asyncio.run(scene(server.port))
     assert found.likeness is Likeness.UNKNOWN
+
+
+def test_answers_that_reach_their_limit_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "_MOST_TOKENS", 2)
+    _reference, found = measured("vllm", "sglang")
+    assert (found.schemas, found.tools, found.problems) == ((0, 0), (0, 0), ())

@@ -66,10 +66,10 @@ def test_requests_that_wait_for_room_in_the_kv_cache_are_counted_as_such() -> No
 def test_share_of_the_tokens_differs_in_answers_and_in_scores_alike(dialect: str) -> None:
     asked = {**LONG, "max_tokens": 400, "logprobs": 1}
     with running(dialect) as same, running(dialect, differs=0.1, seed=3) as other:
-        reference, differing = (
+        reference, differing = [
             send_request(one.port, "/v1/completions", asked).json["choices"][0]["logprobs"]["tokens"]
             for one in (same, other)
-        )
+        ]
         ids = same.engine.tokenizer.encode("".join(reference))
         scored = {**LONG, "prompt": [*LONG["prompt"], *ids], "max_tokens": 1, "echo": True, "logprobs": 1}
         scores = send_request(other.port, "/v1/completions", scored).json["choices"][0]["logprobs"]

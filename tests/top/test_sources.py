@@ -74,7 +74,31 @@ def test_requests_and_notices_have_the_names_of_keys_also_of_later_ones(plan: Pl
 
     data = journal.part_of(plan.paths.journal, 1)
     for slot in (1, 2):
-        values = (slot, 9.0, 0.0, -1.0, 2.0, *(0,) * 5, 200, 1, 0, 1, 0, 0, 0, 0, slot, 0, 0, 0, b"", b"", b"", b"x", b"")
+        values = (
+            slot,
+            9.0,
+            0.0,
+            -1.0,
+            2.0,
+            *(0,) * 5,
+            200,
+            1,
+            0,
+            1,
+            0,
+            0,
+            0,
+            0,
+            slot,
+            0,
+            0,
+            0,
+            b"",
+            b"",
+            b"",
+            b"x",
+            b"",
+        )
         journal.RECORD.pack_into(data, slot * journal.RECORD.size, *values, slot)
     data.close()
     publish(plan, replica_state("chat-a", ReplicaStatus.READY))

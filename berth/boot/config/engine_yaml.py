@@ -7,6 +7,7 @@ from typing import Any
 from berth.boot.config import model_rules as rules
 from berth.boot.config import parsers
 from berth.boot.config.model_rules import Problems, Rule
+from berth.boot.config.model_shorthand import AUTO
 from berth.boot.config.model_spec import EngineOptions, EngineSpec
 from berth.boot.config.parsers import read_value
 from berth.boot.config.yaml_text import Tree, items, mapping, masked_tree, scalar, scalars
@@ -14,7 +15,6 @@ from berth.plan import DialectName, EngineName
 
 ATTACHED_FIELDS = ("url", "dialect", "api_key", "api_key_file", "model", "weights", "share", "batch", "continues")
 STARTED_FIELDS = ("engine", "dialect", "args", "env", "share")
-AUTO = "auto"  # the default: an attached server says what it is
 OPTION_FIELDS = ("args", "env")
 
 ATTACHED_EXAMPLE = "engines: [{url: 'http://127.0.0.1:9100/v1', dialect: vllm}]"
@@ -24,7 +24,7 @@ OPTIONS_EXAMPLE = "vllm: {args: [--enable-prefix-caching], env: {VLLM_LOGGING_LE
 
 ENGINE_ORDER = Rule(
     parse=rules.engine_entry,
-    allowed="vllm, sglang, trtllm, sim, sim:DIALECT, or a mapping with `url` or `engine`",
+    allowed="vllm, sglang, trtllm, sim, sim:DIALECT, a mapping with `url` or `engine`, or auto before all of them",
     example="engines: [vllm, sglang]",
 )
 ENGINE = Rule(parse=rules.engine_entry, allowed=rules.ENGINE.allowed, example="engines: [vllm, sglang]")

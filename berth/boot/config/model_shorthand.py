@@ -25,6 +25,7 @@ def attached_entry(text: str) -> EngineSpec:
 
 
 ATTACHED = Rule(parse=attached_entry, allowed=", ".join(DialectName), example="chat=http://127.0.0.1:9100/v1@vllm")
+AUTO = "auto"  # as `berth bench` has found: before the engines, or alone
 _ENGINE_LIST = re.compile(r"[A-Za-z0-9_.:,-]*")
 
 
@@ -50,10 +51,13 @@ def parse_source(name: str, text: str, problems: Problems, place: str) -> ModelS
     """The model `name` from `SOURCE[@ENGINE[,ENGINE...]]`."""
     source, engine_list = split_engines(text)
     names = [] if engine_list is None else engine_list.split(",")
+    auto = names[:1] == [AUTO] and not rules.is_url(source)
+    names = names[1:] if auto else names
     rule = ATTACHED if rules.is_url(source) else rules.ENGINE
     parsed = [problems.parse(place, word, rule) for word in names]
     engines = tuple(engine for engine in parsed if engine)
-    return model_from(name, source, engines, problems, place) if len(engines) == len(names) else None
+    model = model_from(name, source, engines, problems, place) if len(engines) == len(names) else None
+    return dataclasses.replace(model, auto=auto) if model else None
 
 
 def model_from(
@@ -105,7 +109,7 @@ def split_engines(text: str) -> tuple[str, str | None]:
             return text, None
     elif rules.is_local(text):
         names = [word.partition(":")[0].lower() for word in tail.split(",")]
-        known = rules.STARTED_ENGINES
+        known = (*rules.STARTED_ENGINES, AUTO)
         if not _ENGINE_LIST.fullmatch(tail) or not any(name in known or did_you_mean(name, known) for name in names):
             return text, None
     return source, tail

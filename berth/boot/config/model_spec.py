@@ -53,6 +53,7 @@ class ModelSpec:
     adapter_slots: int = 0  # room for further ones, added while it serves
     adapter_rank: int = 64  # the largest rank of those
     engines: tuple[EngineSpec, ...] = ()  # fallback order; empty: chosen
+    auto: bool = False  # the engine that `berth bench` has found to be best comes first
     aliases: tuple[str, ...] = ()
     gpus: int | tuple[int | str, ...] | None = None  # count, or NVML indexes and UUIDs
     nodes: int = 1  # boxes that its engine runs on

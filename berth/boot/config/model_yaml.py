@@ -13,7 +13,7 @@ from berth.boot.config import model_rules as rules
 from berth.boot.config import parsers
 from berth.boot.config.engine_yaml import engine_list, engine_options, merged
 from berth.boot.config.model_rules import Problems, Rule
-from berth.boot.config.model_shorthand import model_from, parse_source
+from berth.boot.config.model_shorthand import AUTO, model_from, parse_source
 from berth.boot.config.model_spec import AdapterSpec, EngineOptions, EngineSpec, ModelSpec
 from berth.boot.config.nodes import MOST_NODES
 from berth.boot.config.replicas_yaml import check_replicas, replica_counts
@@ -206,12 +206,24 @@ def _parse_fields(problems: Problems, name: str, fields: dict[str, Tree]) -> Mod
                 problems.reject(place, str([*gpus]), "duplicate GPU" if tree else "an empty list", GPU)
         else:
             given["gpus"] = scalar(problems, place, tree, GPU_COUNT)
+    fields, given["auto"] = without_auto(fields)
     engines = _parse_engines(problems, name, fields, options)
     if "replicas" in fields:
         given |= replica_counts(problems, f"{name}.replicas", fields["replicas"])
         check_replicas(problems, name, given, engines or ())
     model = _with_source(problems, name, fields.get("source"), engines) if engines is not None else None
     return dataclasses.replace(model, options={} if model.engines else options, **given) if model else None
+
+
+def without_auto(fields: dict[str, Tree]) -> tuple[dict[str, Tree], bool]:
+    """`engines: auto`, or a list that begins with it: whether it does, and the fields without it."""
+    tree = fields.get("engines")
+    if tree != AUTO and not (isinstance(tree, list) and tree[:1] == [AUTO]):
+        return fields, False
+    rest = {field: value for field, value in fields.items() if field != "engines"}
+    if isinstance(tree, list) and tree[1:]:
+        rest["engines"] = tree[1:]
+    return rest, True
 
 
 def check_together(problems: Problems, name: str, given: Mapping[str, Any]) -> None:

@@ -47,7 +47,7 @@ def check_replicas(problems: Problems, name: str, given: dict[str, Any], engines
     if given.setdefault("standby", Standby.HOT) is not Standby.HOT:
         allowed = "with replicas: hot, or leave it out"
         problems.add(f"{name}.standby", given["standby"], "all replicas serve", allowed=allowed, example="standby: hot")
-    if len(engines) > 1 or any(engine.engine is EngineName.REMOTE for engine in engines):
+    if given.get("auto") or len(engines) > 1 or any(engine.engine is EngineName.REMOTE for engine in engines):
         reason = "replicas are copies of one engine that Berth starts"
         allowed = "without `engines`, or with one; several that serve side by side: standby: hot"
         problems.add(f"{name}.replicas", str(count), reason, allowed=allowed, example="engines: [vllm]")

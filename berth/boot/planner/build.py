@@ -11,6 +11,7 @@ from berth.boot.config.route_checks import check_rules, new_aliases
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import shared_room
 from berth.boot.planner.attached import discovered
+from berth.boot.planner.auto_order import by_result
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.nodes import box_warnings, own_nodes, ray_token
 from berth.boot.planner.replicas import ReplicaBuilder, replica_names
@@ -53,7 +54,8 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         settings = replace(settings, models=ordered(written, promoted(written, history)))
     nodes = own_nodes(settings, host)
     boxes = host.ask_boxes(nodes, settings.nodes_key) if nodes else ()
-    models, allocations = allocate_variants(resolve_models(settings, host), settings, host, engines)
+    resolved = tuple(by_result(one, host) if one.spec.auto else one for one in resolve_models(settings, host))
+    models, allocations = allocate_variants(resolved, settings, host, engines)
     revisions = tuple(planned(written, models, history, host, ignored=ignored))
     require(findings := check_requirements(models, settings, host))
     found = discovered(models, replica_names(models), host)

@@ -26,6 +26,7 @@ from berth.host.net import bind_error
 from berth.host.own_address import reaches
 from berth.measured import Measured, read
 from berth.plan import Box, EngineName, GpuInventory, Nodes
+from berth.results import BenchResult, all_of
 from berth.revisions import History
 from berth.revisions import read as read_history
 
@@ -47,6 +48,7 @@ class HostInfo:
     download_bytes: Callable[[], int] = lambda: 0  # still to be downloaded for all described models
     cuda_runtime: Callable[[str], str] = lambda _home: ""  # of an engine's environment, by its home; "": unknown
     occupants: Callable[[], Mapping[int, Sequence[Occupant]]] = dict  # processes on each GPU, by its index
+    results: Callable[[], Sequence[BenchResult]] = tuple  # of `berth bench`, the newest last
     measured: Measured = field(default_factory=Measured)  # what engines took at earlier starts
     history: History = field(default_factory=History)  # of the models' revisions
     reaches: Callable[[str, str], bool] = lambda _host, _listen: False  # see host.own_address
@@ -77,6 +79,7 @@ def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
         occupants=occupants,
         measured=read(settings.data_dir),
         history=read_history(settings.data_dir),
+        results=lambda: all_of(settings.data_dir),
         reaches=reaches,
         knows_type=knows_type,
         knows_tokenizer=knows_tokenizer,

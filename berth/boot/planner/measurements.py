@@ -14,18 +14,9 @@ from berth.plan import EngineName, Gpu, MeasuredAs
 
 MEASURABLE = (EngineName.VLLM, EngineName.SGLANG)
 LEFT_OUT = frozenset(
-    {"name", "source", "revision", "variant", "engines", "options", "aliases", "gpus", "context", "kv_cache_bytes"}
-    | {
-        "standby",
-        "load",
-        "idle_unload_s",
-        "idle_stop_s",
-        "min_residency_s",
-        "max_wait_s",
-        "pin",
-        "concurrency",
-        "pass_fields",
-    }
+    {"name", "source", "revision", "variant", "engines", "auto", "options", "aliases", "gpus", "context"}
+    | {"kv_cache_bytes", "standby", "load", "idle_unload_s", "idle_stop_s", "min_residency_s", "max_wait_s", "pin"}
+    | {"concurrency", "pass_fields"}
     | {"replicas", "replicas_at_start"}
     | {"nodes"}  # a rank is not measured
 )
@@ -59,7 +50,7 @@ def compared_as(model: ResolvedModel, number: int, host: HostInfo, gpus: Sequenc
         gpu_kind=gpu_kind(gpus) if gpus else "cpu",
         gpus=len(gpus),
         model=f"{info.source if info else model.spec.source}{weights}",
-        arguments=arguments_digest(model, number),
+        arguments=f"{arguments_digest(model, number)} {model.entries[number].dialect or ''}".strip(),
     )
 
 

@@ -105,6 +105,14 @@ def resolve_model(spec: ModelSpec, settings: Settings, host: HostInfo) -> Resolv
         order = [one for one in settings.engines if spec.nodes == 1 or one is not EngineName.TRTLLM]
         engine, reason = choose(info, task, host.installed, order, host.inventory, adapted=adapted)
         entries = (spec.chosen(engine),)
+        if spec.auto:
+            others = [one for one in settings.engines if one != engine]
+            able = [
+                one
+                for one in others
+                if not unsupported_reason(one, task, host.installed, host.inventory, adapted=adapted)
+            ]
+            entries = (*entries, *map(spec.chosen, able))
     speculation, draft = speculation_for(spec, info, host)
     options = options_of(spec, info, speculation)
     info = with_options(info, options, entries, draft)

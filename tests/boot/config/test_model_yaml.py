@@ -189,3 +189,28 @@ def test_rejects_text_that_is_not_a_mapping() -> None:
         ("BERTH_MODELS", "", "line 1, column 5: not YAML: expected the node content, but found '<stream end>'")
     ]
     assert problems_of("[a]") == [("BERTH_MODELS", "[...]", "expected a mapping from names to models")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "auto", "engines"),
+    [
+        ("{engines: auto, source: org/m}", True, []),
+        ("{engines: [auto], source: org/m}", True, []),
+        ("{engines: [auto, vllm, sglang], source: org/m}", True, ["vllm", "sglang"]),
+        ("{engines: [vllm], source: org/m}", False, ["vllm"]),
+        ("org/m@auto", True, []),
+        ("org/m@auto,vllm,sglang", True, ["vllm", "sglang"]),
+        ("/models/m@auto", True, []),
+        ("org/m", False, []),
+    ],
+)
+def test_auto_comes_before_the_engines_or_alone(fields: str, auto: bool, engines: list[str]) -> None:
+    model = read(fields)
+    assert (model.auto, [str(one.engine) for one in model.engines]) == (auto, engines)
+
+
+def test_auto_is_nothing_else() -> None:
+    (found,) = problems_of("m: {engines: [vllm, auto], source: org/m}")
+    assert "unknown engine 'auto'" in found[2]
+    (found,) = problems_of("m: {engines: auto, replicas: 2, source: org/m}")
+    assert found[2] == "replicas are copies of one engine that Berth starts"
