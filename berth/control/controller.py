@@ -10,6 +10,7 @@ from typing import Any
 from berth import traffic
 from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
+from berth.control.adapter_watch import AdapterWatch
 from berth.control.attached.attachment import Attachments
 from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
@@ -85,6 +86,7 @@ class Controller:
         self._gpu_states: tuple[GpuState, ...] = ()
         self._snapshot = Snapshot()  # the last one
         self._demand = DemandWatch(plan)
+        self._adapter_watch = AdapterWatch(self._runtime, lambda: self._observer.observation(self._snapshot, {}))
         self._usage = UsageWriter(plan)
         self._audit = AuditLog(plan.paths.data_dir)
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
@@ -155,6 +157,7 @@ class Controller:
             self._key_watch.run(),
             self._usage.run(),
             self._audit.run(),
+            self._adapter_watch.run(),
             watch_starts(self._runtime, self._is_stopping),
             watch_tokens(self._runtime, prober, canary, self._is_stopping),
         )
@@ -243,6 +246,8 @@ class Controller:
             reply = operations.keep(request.keep, observation)
         elif request.adapter is not None:
             reply, operations.kept = adapters.ask(request.adapter, observation, operations.kept)
+            ignored = self._adapter_watch.ignored(request.adapter.model)
+            reply = replace(reply, adapters=(*reply.adapters, *ignored))
         elif request.events_after is not None:
             return Reply(events=self._runtime.events.after(request.events_after))
         elif request.operation:

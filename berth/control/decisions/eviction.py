@@ -116,7 +116,7 @@ def evictions(
         route
         for route in holders(observation)
         if not (route.name in running and running[route.name].action is Action.UNLOAD)
-        and not _leaves(route, observation)
+        and not leaves(route, observation)
     ]
     for operation, route in absent(observation):
         free = [
@@ -133,12 +133,13 @@ def evictions(
         staying = [*(one for one in staying if one not in gone), route]
 
 
-def is_awaited(route: ModelRoute, observation: Observation) -> bool:
+def is_awaited(replica: str, observation: Observation) -> bool:
     """Another model is to get its room."""
-    return any(route.room.keys() & other.room.keys() for other in without_room(observation))
+    routes = [route for route in observation.routes if replica in route.replicas]
+    return any(route.room.keys() & other.room.keys() for other in without_room(observation) for route in routes)
 
 
-def _leaves(route: ModelRoute, observation: Observation) -> bool:
+def leaves(route: ModelRoute, observation: Observation) -> bool:
     """It goes whatever is requested of it meanwhile: it is loaded again afterwards then."""
     return all(one.status in _GONE or one.goal is Goal.UNLOADED for one in records_of(route, observation))
 

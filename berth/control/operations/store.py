@@ -57,6 +57,8 @@ class Kept:
     changes: tuple[ModelChanges, ...] = ()
     adapters: Mapping[str, tuple[Adapter, ...]] = field(default_factory=dict)  # added while serving, by model
     used_names: Mapping[str, str] = field(default_factory=dict)  # of all adapters so far: their sources
+    # by model: those that come or came from its folder, with a digest of their files
+    watched: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     scales: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: the replicas that are loaded
 
     def wanted(self, route: ModelRoute) -> tuple[str, ...]:
@@ -113,9 +115,9 @@ class Operations:
     def reply(self, operation: Operation, observation: Observation) -> Reply:
         costs = dict(self._costs)
         for record in observation.records:
-            action = Action.WAKE if record.status in (_S.ASLEEP, _S.WAKING) else Action.LOAD
-            if (seconds := self._expected_s(record)) is not None:
-                costs[record.replica.name, action] = seconds
+            if (seconds := self._expected_s(record)) is not None:  # by a load or a wake, as its status is
+                name = record.replica.name
+                costs[name, Action.LOAD] = costs[name, Action.WAKE] = seconds
         return Reply(operation=operation, steps=requests.remaining(operation, observation, costs))
 
     def find(self, number: str) -> Operation | None:
