@@ -22,6 +22,7 @@ from berth.plan import Launch, Load, ModelRoute, Restarts, Standby, Task
 from berth.room import short
 from berth.state import ReplicaStatus
 from tests.control.decisions.test_requests import DEAD
+from tests.control.takeover import records_of_the_next
 from tests.fakes.plans import make_replica
 
 S = ReplicaStatus
@@ -134,6 +135,15 @@ class Box:
             for one in self.running(model):
                 one.ended, one.error = self.now, "engine died"
 
+    def restart_control(self) -> None:
+        before = self.records
+        self.records, self.operations = records_of_the_next(
+            before, self.operations, self.processes, self.routes, self.now
+        )
+        for name, record in self.records.items():  # it looks for leftovers of all, and finds none at once
+            if record.status not in LIVE:
+                self.records[name] = replace(record, cleaned_up=before[name].cleaned_up)
+
     def turns(self, seconds: float) -> "Box":
         for _ in range(round(seconds / TURN_S)):
             self.turn()
@@ -151,6 +161,8 @@ class Box:
         ):
             if decision is residency.Decision.EVICT:
                 assert model not in self.pins
+                waited = [self.now - one.created_at for one in self.operations.running if one.model == other]
+                assert not self.running(model) or max(waited) >= self.max_wait_s, "a busy model leaves too early"
                 self.swaps.append((self.now, model))
             self.operations.decided(decision, model, other, self.observation(), self.now)
         self.operations.settle(self.observation(), (), self.now)
@@ -390,7 +402,7 @@ def test_every_request_is_answered_whatever_happens(sizes: dict[str, int], seed:
     names = sorted(sizes)
     for _ in range(60):
         event, name = (
-            dice.choice(["request"] * 6 + ["pin", "unpin", "load", "unload", "cancel", "die"]),
+            dice.choice(["request"] * 6 + ["pin", "unpin", "load", "unload", "cancel", "die", "restart control"]),
             dice.choice(names),
         )
         match event:
@@ -401,6 +413,8 @@ def test_every_request_is_answered_whatever_happens(sizes: dict[str, int], seed:
             case "unload":
                 if not box.running(name):
                     box.ask(Action.UNLOAD, name)
+            case "restart control":
+                box.restart_control()
             case "cancel":
                 for operation in box.operations.running:
                     box.operations.cancel(operation.id)
