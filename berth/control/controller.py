@@ -14,7 +14,6 @@ from berth.control.adapter_watch import AdapterWatch
 from berth.control.attached.attachment import Attachments
 from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
-from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
 from berth.control.hangs.starts import watch_starts
@@ -85,7 +84,7 @@ class Controller:
         self._control_state = ControlState(supervisord="")
         self._gpu_states: tuple[GpuState, ...] = ()
         self._snapshot = Snapshot()  # the last one
-        self._demand = DemandWatch(plan)
+        self._demand = self._runtime.demand
         self._adapter_watch = AdapterWatch(self._runtime, lambda: self._observer.observation(self._snapshot, {}))
         self._usage = UsageWriter(plan)
         self._audit = AuditLog(plan.paths.data_dir)

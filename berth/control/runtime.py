@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from berth.control.decisions.records import Record, Timing
+from berth.control.demand import DemandWatch
 from berth.control.logs.engine_logs import Follower
 from berth.control.memory.watch import MemoryWatch
 from berth.control.operations.event_ring import EventRing
@@ -29,13 +30,16 @@ class Runtime:
     followers: Mapping[str, Follower]  # by replica; attached ones have none
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     events: EventRing = field(default_factory=EventRing)
+    demand: DemandWatch = field(init=False)
     times: StartTimes = field(init=False)
     operations: Operations = field(init=False)
     memory: MemoryWatch = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "times", StartTimes(self.plan.paths.data_dir))
-        object.__setattr__(self, "operations", Operations(self.events, self.times.expected_s))
+        object.__setattr__(self, "demand", DemandWatch(self.plan))
+        operations = Operations(self.events, self.times.expected_s, self.demand.last_used_at)
+        object.__setattr__(self, "operations", operations)
         memory = MemoryWatch(self.plan, self.gpus, self.timing, self.records, self.changed.set)
         object.__setattr__(self, "memory", memory)
 

@@ -144,6 +144,21 @@ def leaves(route: ModelRoute, observation: Observation) -> bool:
     return all(one.status in _GONE or one.goal is Goal.UNLOADED for one in records_of(route, observation))
 
 
+def would_leave(
+    operation: Operation, observation: Observation, last_used_at: Mapping[str, float], pinned: Collection[str]
+) -> tuple[ModelRoute, ...]:
+    """The models that make room for what an operation loads, once none of them has to stay."""
+    route = next((one for one in observation.routes if one.name == operation.model and one.room), None)
+    if route is None or not observation.room or operation.action not in TAKES_ROOM or holds(route, observation):
+        return ()
+    staying = [one for one in holders(observation) if not leaves(one, observation)]
+    free = sorted(
+        (one for one in staying if one.name not in pinned and one.name in last_used_at),
+        key=lambda one: last_used_at[one.name],
+    )
+    return fewest(free, partial(_fits, route, staying, observation.room)) or ()
+
+
 def may_leave(route: ModelRoute, observation: Observation, demands: Mapping[str, Demand], now: float) -> bool:
     records = records_of(route, observation)
     not_free = observation.not_free  # what waits for memory that others hold does not keep its room

@@ -82,10 +82,10 @@ class Box:
             )
             for name in self.sizes
         }
-        self.operations = Operations(EventRing(), wall=lambda: self.now)
         self.processes: dict[str, Process] = {}
         self.released: dict[str, float] = {}
         self.used: dict[str, float] = dict.fromkeys(self.sizes, self.now)
+        self.operations = Operations(EventRing(), last_used_at=self.used, wall=lambda: self.now)
 
     @property
     def pins(self) -> list[str]:
@@ -240,6 +240,27 @@ def test_the_least_recently_used_leaves_and_as_few_as_suffice() -> None:
     box.request("e")
     box.turns(20)
     assert box.loaded() == {"d", "e"}
+
+
+def test_dry_run_shows_what_would_make_room() -> None:
+    box = Box({"a": 3, "b": 3, "c": 3, "d": 4, "pinned": 1})
+    for name in ("pinned", "c", "b", "a"):
+        box.request(name, seconds=500 if name == "a" else 1)
+        box.turns(20)
+    box.ask(Action.PIN, "pinned")
+
+    def would(model: str) -> list[tuple[str, str]]:
+        change = Change(action=Action.LOAD, model=model, dry_run=True)
+        reply = box.operations.ask(change, box.observation(), workers=(), now=box.now)
+        return [(step.replica, step.to) for step in reply.steps]
+
+    before = box.operations.kept
+    assert would("d") == [("c", "unloaded"), ("b", "unloaded"), ("d", "ready")]  # c and b were used first
+    assert would("c") == []
+    assert box.operations.kept == before
+    box.ask(Action.LOAD, "d")
+    box.turns(60)
+    assert box.loaded() == {"pinned", "a", "d"}
 
 
 def test_one_large_model_rather_than_two_small_ones() -> None:
