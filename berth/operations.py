@@ -173,6 +173,7 @@ class AdapterStatus:
     source: str
     loaded: tuple[str, ...] = ()  # the replicas that have it
     errors: Mapping[str, str] = field(default_factory=dict)  # why others do not, by replica
+    problem: str = ""  # why it is not added, though it is in the model's folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

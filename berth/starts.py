@@ -6,7 +6,7 @@ one slow disk or one full cache counts for little.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -110,7 +110,15 @@ def read(data_dir: str) -> Starts:
         return Starts(problem=f"{str(file)!r} was written by a newer Berth (version {version})", newer=True)
     if version != STARTS_VERSION or not isinstance(rows, list):
         return Starts(problem=f"{str(file)!r} is damaged, or not one of Berth's")
-    return Starts(starts=dict(_sound(rows)))
+    found = {}
+    for row in rows:
+        try:
+            one = msgspec.convert(row, _Row)
+        except (ValueError, RecursionError):
+            continue
+        if starts := tuple(start for start in one.starts if start.sound)[-KEPT:]:
+            found[one.of] = starts
+    return Starts(starts=found)
 
 
 def write(data_dir: str, starts: Starts) -> None:
@@ -127,13 +135,3 @@ def write(data_dir: str, starts: Starts) -> None:
 class _Row:
     of: StartKind
     starts: tuple[Start, ...]
-
-
-def _sound(rows: Iterable[object]) -> Iterable[tuple[StartKind, tuple[Start, ...]]]:
-    for row in rows:
-        try:
-            one = msgspec.convert(row, _Row)
-        except (ValueError, RecursionError):
-            continue
-        if starts := tuple(start for start in one.starts if start.sound)[-KEPT:]:
-            yield one.of, starts

@@ -10,11 +10,11 @@ from typing import Any
 from berth import traffic
 from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
+from berth.control.adapter_watch import AdapterWatch
 from berth.control.attached.attachment import Attachments
 from berth.control.boxes.link import Boxes
 from berth.control.decisions import eviction, lifecycle, residency
 from berth.control.decisions.records import LIVE, Record, Timing
-from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
 from berth.control.hangs.starts import watch_starts
@@ -88,7 +88,8 @@ class Controller:
         self._control_state = ControlState(supervisord="")
         self._gpu_states: tuple[GpuState, ...] = ()
         self._snapshot = Snapshot()  # the last one
-        self._demand = DemandWatch(plan)
+        self._demand = self._runtime.demand
+        self._adapter_watch = AdapterWatch(self._runtime, lambda: self._observer.observation(self._snapshot, {}))
         self._usage = UsageWriter(plan)
         self._audit = AuditLog(plan.paths.data_dir)
         self._captures = Captures(plan, self._audit.add)
@@ -164,6 +165,7 @@ class Controller:
             self._usage.run(),
             self._audit.run(),
             self._host.run(),
+            self._adapter_watch.run(),
             watch_starts(self._runtime, self._is_stopping),
             watch_tokens(self._runtime, prober, canary, self._is_stopping),
         )
@@ -265,6 +267,8 @@ class Controller:
             reply = operations.keep(request.keep, observation)
         elif request.adapter is not None:
             reply, operations.kept = adapters.ask(request.adapter, observation, operations.kept)
+            ignored = self._adapter_watch.ignored(request.adapter.model)
+            reply = replace(reply, adapters=(*reply.adapters, *ignored))
         elif request.capture is not None:
             reply = self._captures.ask(request.capture)
         elif request.events_after is not None:

@@ -23,6 +23,11 @@ class DemandWatch:
     def watches(self) -> bool:
         return bool(self._routes)
 
+    @property
+    def last_used_at(self) -> Mapping[str, float]:
+        """By model, on the monotonic clock."""
+        return self._last_used_at
+
     def expires(self, records: Iterable[Record], keep: Mapping[str, float | None]) -> Mapping[str, float]:
         """When the models that are ready will be unloaded if no request comes, on the monotonic clock."""
         since = {one.replica.name: one.since for one in records if one.status is ReplicaStatus.READY}

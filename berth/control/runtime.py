@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from berth.control.decisions.records import Record, Timing
+from berth.control.demand import DemandWatch
 from berth.control.logs.engine_logs import Follower
 from berth.control.memory.ledger import Ledger
 from berth.control.memory.watch import MemoryWatch
@@ -31,13 +32,16 @@ class Runtime:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     events: EventRing = field(default_factory=EventRing)
     ledger: Ledger = field(default_factory=Ledger)
+    demand: DemandWatch = field(init=False)
     times: StartTimes = field(init=False)
     operations: Operations = field(init=False)
     memory: MemoryWatch = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "times", StartTimes(self.plan.paths.data_dir))
-        object.__setattr__(self, "operations", Operations(self.events, self.times.expected_s))
+        object.__setattr__(self, "demand", DemandWatch(self.plan))
+        operations = Operations(self.events, self.times.expected_s, self.demand.last_used_at)
+        object.__setattr__(self, "operations", operations)
         memory = MemoryWatch(self.plan, self.gpus, self.timing, self.records, self.changed.set)
         object.__setattr__(self, "memory", memory)
 

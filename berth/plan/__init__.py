@@ -110,6 +110,7 @@ class ModelRoute:
     adapters: tuple[Adapter, ...] = ()
     adapter_slots: int = 0  # for further ones, added while it serves
     adapter_rank: int = 0  # the largest of those
+    adapter_folder: str = ""  # absolute; each folder in it is one of those. "": none
     base: str = ""  # of an adapter's route (`Plan.routes`): the model that it adapts
     added: str = ""  # of the route of an adapter that was added: its name; `name` is that of its model
     # of a request that a rule directs: the engine or replica that comes first, and whether no other may serve it

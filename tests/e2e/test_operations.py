@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import ollama
@@ -20,9 +21,15 @@ TOKENS, ITL_S = 60, 0.1  # of a stream that lasts longer than a command takes on
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Appliance]:
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("adapters")
+
+
+@pytest.fixture(scope="module")
+def shared(adapters: Path) -> Iterator[Appliance]:
+    fields = {"sleep": "true", "adapter_slots": "1", "adapter_folder": str(adapters)}
     with Appliance(
-        sim_models("m", f"vllm --itl {ITL_S:g}s", sleep="true"), BERTH_WORKERS="2", BERTH_ADMIN_KEY=KEY
+        sim_models("m", f"vllm --itl {ITL_S:g}s", **fields), BERTH_WORKERS="2", BERTH_ADMIN_KEY=KEY
     ) as berth:
         yield berth.wait_ready()
 
@@ -147,6 +154,26 @@ def test_drain_has_an_end(berth: Appliance) -> None:
     assert run(berth, "unload", "m", "--drain", "0.5", "--wait", "30")[0] == 0
     assert time.monotonic() - began < TOKENS * ITL_S + 3
     assert any('"error"' in line for line in stream.finished())
+
+
+def test_adapters_of_a_watched_folder_come_and_go(berth: Appliance, adapters: Path) -> None:
+    def listed() -> list[str]:
+        return [model["id"] for model in berth.get("/v1/models").json()["data"]]
+
+    for name, kind in (("law", "LORA"), ("odd", "IA3")):
+        folder = adapters / name
+        folder.mkdir()
+        (folder / "adapter_model.bin").write_bytes(b"x")
+        (folder / "adapter_config.json").write_text(json.dumps({"r": 8, "peft_type": kind}))
+    berth.wait(lambda: listed() == ["m", "law"])
+    berth.wait(lambda: "loaded in m-sim" in run(berth, "adapters", "m")[1])
+    assert berth.chat("law", max_tokens=1).status_code == 200
+    berth.wait(lambda: "not added: it is not a LoRA adapter but 'IA3'" in run(berth, "adapters", "m")[1])
+
+    (adapters / "law").rename(adapters / ".law")
+    berth.wait(lambda: listed() == ["m"])
+    assert berth.chat("law", max_tokens=1).status_code == 404
+    assert berth.chat("m", max_tokens=1).status_code == 200
 
 
 def test_denials_say_why(berth: Appliance) -> None:

@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from berth.boot.checkpoints.metadata import CONFIG, shards, weight_files
+from berth.lora_files import CONFIG as ADAPTER_CONFIG
 from berth.plan import EngineName
 
-ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
 MOST_NAMED = 20
 READERS = frozenset({EngineName.VLLM, EngineName.SGLANG, EngineName.TRTLLM})

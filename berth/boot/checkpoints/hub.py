@@ -25,7 +25,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from berth.boot.checkpoints import cache
 from berth.boot.checkpoints.cache import CachedSnapshot
-from berth.boot.checkpoints.files import ADAPTER_CONFIG, HubModel, format_names, needed_files
+from berth.boot.checkpoints.files import HubModel, format_names, needed_files
 from berth.boot.checkpoints.local import from_folder, read_documents, reject, require_loadable
 from berth.boot.checkpoints.lora import from_folder as adapter_from_folder
 from berth.boot.checkpoints.lora import read as read_adapter
@@ -34,6 +34,7 @@ from berth.boot.checkpoints.model_card import base_models
 from berth.boot.config.model_spec import AdapterSpec
 from berth.boot.config.settings import Settings
 from berth.errors import ConfigError
+from berth.lora_files import CONFIG as ADAPTER_CONFIG
 from berth.plan import Adapter
 
 EXAMPLE = "BERTH_MODELS=Qwen/Qwen3-8B"

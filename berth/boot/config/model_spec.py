@@ -51,6 +51,7 @@ class ModelSpec:
     extra_sources: tuple[str, ...] = ()  # further hub ids that the engines' args name: draft models
     adapters: tuple[AdapterSpec, ...] = ()
     adapter_slots: int = 0  # room for further ones, added while it serves
+    adapter_folder: str = ""  # each folder in it is an adapter that is added while the model serves
     adapter_rank: int = 64  # the largest rank of those
     engines: tuple[EngineSpec, ...] = ()  # fallback order; empty: chosen
     auto: bool = False  # the engine that `berth bench` has found to be best comes first

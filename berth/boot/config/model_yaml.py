@@ -99,6 +99,10 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
         "adapter_rank",
         Rule(parse=parsers.whole_number(1, 512), allowed="a rank, 1 to 512", example="adapter_rank: 16"),
     ),
+    "adapter_folder": (
+        "adapter_folder",
+        Rule(parse=parsers.absolute_path, allowed="a path", example="adapter_folder: /data/adapters/chat"),
+    ),
     "sleep": ("sleep", Rule(parse=parsers.boolean, allowed="true or false", example="sleep: true")),
     "load": (
         "load",
@@ -228,9 +232,10 @@ def without_auto(fields: dict[str, Tree]) -> tuple[dict[str, Tree], bool]:
 
 def check_together(problems: Problems, name: str, given: Mapping[str, Any]) -> None:
     """Settings that need others, or exclude them."""
-    if "adapter_rank" in given and "adapter_slots" not in given:
-        reason, allowed = "there is no room for adapters that are added later", "with adapter_slots"
-        problems.add(f"{name}.adapter_rank", "", reason, allowed=allowed, example="adapter_slots: 4")
+    for field in ("adapter_rank", "adapter_folder"):
+        if field in given and "adapter_slots" not in given:
+            reason, allowed = "there is no room for adapters that are added later", "with adapter_slots"
+            problems.add(f"{name}.{field}", "", reason, allowed=allowed, example="adapter_slots: 4")
     for field in ("idle_unload", "idle_stop", "min_residency", "max_wait"):
         if given.get("load") is not Load.ON_REQUEST and f"{field}_s" in given:
             reason = "a model that is always loaded is not unloaded"

@@ -181,5 +181,6 @@ def _route(
         at_start=model.spec.replicas_at_start if model.spec.replicas_at_start < model.spec.replicas else 0,
         adapters=model.adapters,
         adapter_slots=model.spec.adapter_slots,
+        adapter_folder=model.spec.adapter_folder,
         adapter_rank=model.spec.adapter_rank if model.spec.adapter_slots else 0,
     )

@@ -117,7 +117,7 @@ def evictions(
         route
         for route in holders(observation)
         if not (route.name in running and running[route.name].action is Action.UNLOAD)
-        and not _leaves(route, observation)
+        and not leaves(route, observation)
     ]
     for operation, route in absent(observation):
         free = [
@@ -134,14 +134,30 @@ def evictions(
         staying = [*(one for one in staying if one not in gone), route]
 
 
-def is_awaited(route: ModelRoute, observation: Observation) -> bool:
+def is_awaited(replica: str, observation: Observation) -> bool:
     """Another model is to get its room."""
-    return any(route.room.keys() & other.room.keys() for other in without_room(observation))
+    routes = [route for route in observation.routes if replica in route.replicas]
+    return any(route.room.keys() & other.room.keys() for other in without_room(observation) for route in routes)
 
 
-def _leaves(route: ModelRoute, observation: Observation) -> bool:
+def leaves(route: ModelRoute, observation: Observation) -> bool:
     """It goes whatever is requested of it meanwhile: it is loaded again afterwards then."""
     return all(one.status in _GONE or one.goal is Goal.UNLOADED for one in records_of(route, observation))
+
+
+def would_leave(
+    operation: Operation, observation: Observation, last_used_at: Mapping[str, float], pinned: Collection[str]
+) -> tuple[ModelRoute, ...]:
+    """The models that make room for what an operation loads, once none of them has to stay."""
+    route = next((one for one in observation.routes if one.name == operation.model and one.room), None)
+    if route is None or not observation.room or operation.action not in TAKES_ROOM or holds(route, observation):
+        return ()
+    staying = [one for one in holders(observation) if not leaves(one, observation)]
+    free = sorted(
+        (one for one in staying if one.name not in pinned and one.name in last_used_at),
+        key=lambda one: last_used_at[one.name],
+    )
+    return fewest(free, partial(_fits, route, staying, observation.room)) or ()
 
 
 def may_leave(route: ModelRoute, observation: Observation, demands: Mapping[str, Demand], now: float) -> bool:

@@ -61,6 +61,8 @@ class Timing:
     box_beat_s: float = 1.0  # between two messages to the head of several boxes
     load_s: float = 5.0  # between two questions for an engine's load
     unseen_load_s: float = 10.0  # the same while it is not looked at
+    adapter_poll_s: float = 2.0  # of the folders that are watched for adapters
+    adapter_settles_s: float = 10.0  # until files that do not change count as incomplete
     shutdown_grace_s: float = 0.3  # for leftover processes while supervisord shuts down and waits for control
 
 

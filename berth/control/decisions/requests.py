@@ -86,7 +86,7 @@ def on_drain(record: Record, observation: Observation, now: float) -> Transition
     if (
         goal is None
         or operation is None
-        or (goal not in _goals(record, operation) and not _is_awaited(record, observation))
+        or (goal not in _goals(record, operation) and not eviction.is_awaited(record.replica.name, observation))
     ):
         return Transition(name=name, to=_S.READY)
     if record.defect:
@@ -105,11 +105,6 @@ def _goals(record: Record, operation: Operation) -> frozenset[Goal]:
     if operation.action is Action.SLEEP:
         return frozenset({Goal.UNLOADED if record.cannot_sleep else Goal.ASLEEP})
     return frozenset({Goal.LOADED}) if operation.action is Action.RESTART else frozenset()
-
-
-def _is_awaited(record: Record, observation: Observation) -> bool:
-    routes = (route for route in observation.routes if record.replica.name in route.replicas)
-    return any(eviction.is_awaited(route, observation) for route in routes)
 
 
 def stop_instead(record: Record) -> Transition:
@@ -140,15 +135,9 @@ def remaining(
         Step(replica=name, status=record.status, to=to, about_s=costs.get((name, price)))
         for record in observation.records
         if (name := record.replica.name) in operation.replicas
-        for to, price in [
-            (_S.UNLOADED, Action.UNLOAD) if scaling.leaves(record, operation) else (end, _price(record, cost))
-        ]
+        for to, price in [(_S.UNLOADED, Action.UNLOAD) if scaling.leaves(record, operation) else (end, cost)]
         if _is_to_move(record, operation, to)
     )
-
-
-def _price(record: Record, action: Action) -> Action:
-    return Action.WAKE if action is Action.LOAD and record.status in (_S.ASLEEP, _S.WAKING) else action
 
 
 def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> bool:

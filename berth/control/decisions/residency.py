@@ -100,7 +100,7 @@ def of_swap(route: ModelRoute, demand: Demand, operation: Operation, observation
     drains = any(one.status is _S.DRAINING for one in eviction.records_of(route, observation))
     if not drains or not operation.by.startswith(BY_SWAP):
         return None
-    return Decision.CANCEL if demand.waiting and not eviction.is_awaited(route, observation) else None
+    return Decision.CANCEL if demand.waiting and not eviction.is_awaited(route.replicas[0], observation) else None
 
 
 def of_model(

@@ -25,9 +25,18 @@ def ask(change: AdapterChange, observation: Observation, kept: Kept) -> tuple[Re
             names = ", ".join(one.name for one in own) or "none"
             message = f"No adapter {change.remove!r} was added to {route.name!r}. Added: {names}."
             return Reply(denial=Denial(code=DenialCode.ADAPTER, message=message)), kept
-        own = tuple(one for one in own if one.name != change.remove)
-    kept = replace(kept, adapters={**kept.adapters, route.name: own})
+        if change.remove in kept.watched.get(route.name, {}):
+            message = f"{change.remove!r} comes from {route.adapter_folder!r}: remove its folder there."
+            return Reply(denial=Denial(code=DenialCode.ADAPTER, message=message)), kept
+        kept = without(route, change.remove, kept)
+    elif change.add is not None:
+        kept = replace(kept, adapters={**kept.adapters, route.name: own})
     return Reply(adapters=statuses(route, observation, kept)), kept
+
+
+def without(route: ModelRoute, name: str, kept: Kept) -> Kept:
+    own = tuple(one for one in kept.adapters.get(route.name, ()) if one.name != name)
+    return replace(kept, adapters={**kept.adapters, route.name: own})
 
 
 def blocker(change: AdapterChange, route: ModelRoute, observation: Observation, kept: Kept) -> str:

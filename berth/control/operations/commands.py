@@ -89,6 +89,8 @@ def adapters(run_dir: str, requested: AdapterChange, *, as_json: bool) -> int:
 
 
 def adapter_lines(adapter: AdapterStatus) -> list[str]:
+    if adapter.problem:
+        return [f"{adapter.name or '-'}  {adapter.source}  not added: {adapter.problem}"]
     loaded = f"loaded in {', '.join(adapter.loaded)}" if adapter.loaded else "not loaded yet"
     errors = [f"  {replica}: {error}" for replica, error in adapter.errors.items()]
     return [f"{adapter.name}  {adapter.source}  {loaded}", *errors]

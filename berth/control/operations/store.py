@@ -4,8 +4,9 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
-from berth.control.decisions import requests, residency, scaling
+from berth.control.decisions import eviction, requests, residency, scaling
 from berth.control.decisions.records import Observation, Record
 from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, BY_SWAP, Decision
 from berth.control.operations import denials
@@ -25,6 +26,7 @@ from berth.operations import (
     Pin,
     Renewal,
     Reply,
+    Step,
 )
 from berth.plan import Adapter, Load, ModelRoute, Standby
 from berth.state import AddedAdapter, Cause, ChangeKind, ModelChanges, ReplicaStatus
@@ -59,6 +61,8 @@ class Kept:
     changes: tuple[ModelChanges, ...] = ()
     adapters: Mapping[str, tuple[Adapter, ...]] = field(default_factory=dict)  # added while serving, by model
     used_names: Mapping[str, str] = field(default_factory=dict)  # of all adapters so far: their sources
+    # by model: those that come or came from its folder, with a digest of their files
+    watched: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     scales: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: the replicas that are loaded
 
     def wanted(self, route: ModelRoute) -> tuple[str, ...]:
@@ -77,13 +81,15 @@ class Operations:
         self,
         events: EventRing,
         expected_s: Callable[[Record], float | None] = lambda _: None,
+        last_used_at: Mapping[str, float] = MappingProxyType({}),
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`expected_s`: how long a replica takes until it is ready."""
+        """`expected_s`: how long a replica takes until it is ready. `last_used_at`: the models that requests load."""
         self.kept = Kept()
         self._wall = wall
         self._events = events
         self._expected_s = expected_s
+        self._last_used_at = last_used_at
         self._reload_due = False
         self._costs: dict[tuple[str, Action], float] = {}  # seconds, of the last time
 
@@ -115,9 +121,9 @@ class Operations:
     def reply(self, operation: Operation, observation: Observation) -> Reply:
         costs = dict(self._costs)
         for record in observation.records:
-            action = Action.WAKE if record.status in (_S.ASLEEP, _S.WAKING) else Action.LOAD
-            if (seconds := self._expected_s(record)) is not None:
-                costs[record.replica.name, action] = seconds
+            if (seconds := self._expected_s(record)) is not None:  # by a load or a wake, as its status is
+                name = record.replica.name
+                costs[name, Action.LOAD] = costs[name, Action.WAKE] = seconds
         return Reply(operation=operation, steps=requests.remaining(operation, observation, costs))
 
     def find(self, number: str) -> Operation | None:
@@ -142,7 +148,7 @@ class Operations:
         if denial is not None:
             return Reply(denial=denial)
         if change.dry_run:
-            return self.reply(asked, replace(observation, operations=(asked,)))
+            return self._foreseen(asked, replace(observation, operations=(asked,)))
         if asked.action is Action.PIN:
             self._stays(asked.model, observation)
         elif own is not None and asked.action is not Action.UNPIN:
@@ -244,6 +250,19 @@ class Operations:
                 if operation.restores:
                     load = Change(action=Action.LOAD, model=operation.model, by="the end of a lease")
                     self.ask(load, replace(observation, operations=self.running), workers=(), now=now)
+
+    def _foreseen(self, operation: Operation, observation: Observation) -> Reply:
+        """With the models that make room."""
+        reply = self.reply(operation, observation)
+        gone = eviction.would_leave(operation, observation, self._last_used_at, self.kept.pins)
+        costs = self._costs
+        room = [
+            Step(replica=name, status=one.status, to=_S.UNLOADED, about_s=costs.get((name, Action.UNLOAD)))
+            for route in gone
+            for one in eviction.records_of(route, observation)
+            if (name := one.replica.name) and one.status is not _S.UNLOADED
+        ]
+        return replace(reply, steps=(*room, *reply.steps))
 
     def _stays(self, model: str, observation: Observation, by: str = "") -> None:
         """What leaves by Berth's own decision, and only drains yet, serves again. `by`: only if it leaves for that."""

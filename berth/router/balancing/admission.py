@@ -270,7 +270,7 @@ class Admission:
             del waiting[ctx]
             self._meter.queued(model, -1)
             waited_s, ctx.queued_at = time.monotonic() - since, 0.0
-            ctx.queue_s += waited_s
+            ctx.queue_s, ctx.load_s = ctx.queue_s + waited_s, ctx.load_s + waited_s
             self._meter.waited(model, waited_s)
 
     def _longest_wait_s(self, ctx: RequestContext, model: str, limit_s: float) -> float:

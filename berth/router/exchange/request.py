@@ -49,9 +49,9 @@ class RequestContext:
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "began", "continued", "decoder", "error_code", "failures"),
         *("first_token_s", "flags", "frames", "grant", "headers", "hops", "ignored", "inflight", "key", "large"),
-        *("live_tokens", "model", "moved_at_token", "prefix", "previous", "priority", "queue_s", "queued_at"),
-        *("recording", "request", "request_id", "route", "rule", "served_by", "served_headers", "session"),
-        *("since", "status", "trace", "usage"),
+        *("live_tokens", "load_s", "model", "moved_at_token", "prefix", "previous", "priority", "queue_s"),
+        *("queued_at", "recording", "request", "request_id", "route", "rule", "served_by", "served_headers"),
+        *("session", "since", "status", "trace", "usage"),
     )
 
     request: InferenceRequest  # these are set by `accept`
@@ -89,7 +89,8 @@ class RequestContext:
         # for the journal
         self.flags = 0  # those of berth.journal that are set on the way
         self.trace: Trace = NO_TRACE
-        self.queue_s, self.queued_at = 0.0, 0.0  # the latter of time.monotonic(); 0: it is not in the queue
+        # waited for a slot or a model, and for a model only; the last one of time.monotonic(), 0: it does not wait
+        self.queue_s, self.load_s, self.queued_at = 0.0, 0.0, 0.0
         self.previous: Replica | None = None  # that failed before `served_by`
         self.moved_at_token = 0  # where the last continuation began
         self.decoder: StreamDecoder | None = None  # of the stream in progress
@@ -189,6 +190,8 @@ class RequestContext:
             headers.append((b"x-berth-rule", self.rule.name.encode()))
         if self.grant is not None:
             headers += self.grant.headers
+        if self.load_s:
+            headers.append((b"x-berth-load-ms", b"%d" % (self.load_s * 1000)))
         if self.served_by is not None:
             headers += self.served_headers
             headers.append((b"server-timing", b"upstream;dur=%.1f" % ((time.monotonic() - self.since) * 1000)))

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from berth.boot.checkpoints.hub import Hub, look_up_adapter
-from berth.boot.checkpoints.lora import from_folder, read, unsupported_reason
+from berth.boot.checkpoints.lora import from_folder, read
 from berth.boot.checkpoints.sources import Sources, models_of
 from berth.boot.config.model_spec import AdapterSpec
 from berth.boot.config.models import parse_models
 from berth.boot.config.settings import Settings
 from berth.boot.planner.memory import adapter_bytes
 from berth.errors import ConfigError
+from berth.lora_files import unsupported_reason
 from berth.plan import Adapter
 from tests.fakes.hub import FakeHub, serving
 from tests.fakes.machine import QWEN_8B

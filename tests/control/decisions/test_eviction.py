@@ -22,6 +22,7 @@ from berth.plan import Launch, Load, ModelRoute, Restarts, Standby, Task
 from berth.room import short
 from berth.state import ReplicaStatus
 from tests.control.decisions.test_requests import DEAD
+from tests.control.takeover import records_of_the_next
 from tests.fakes.plans import make_replica
 
 S = ReplicaStatus
@@ -81,10 +82,10 @@ class Box:
             )
             for name in self.sizes
         }
-        self.operations = Operations(EventRing(), wall=lambda: self.now)
         self.processes: dict[str, Process] = {}
         self.released: dict[str, float] = {}
         self.used: dict[str, float] = dict.fromkeys(self.sizes, self.now)
+        self.operations = Operations(EventRing(), last_used_at=self.used, wall=lambda: self.now)
 
     @property
     def pins(self) -> list[str]:
@@ -134,6 +135,15 @@ class Box:
             for one in self.running(model):
                 one.ended, one.error = self.now, "engine died"
 
+    def restart_control(self) -> None:
+        before = self.records
+        self.records, self.operations = records_of_the_next(
+            before, self.operations, self.processes, self.routes, self.now
+        )
+        for name, record in self.records.items():  # it looks for leftovers of all, and finds none at once
+            if record.status not in LIVE:
+                self.records[name] = replace(record, cleaned_up=before[name].cleaned_up)
+
     def turns(self, seconds: float) -> "Box":
         for _ in range(round(seconds / TURN_S)):
             self.turn()
@@ -151,6 +161,8 @@ class Box:
         ):
             if decision is residency.Decision.EVICT:
                 assert model not in self.pins
+                waited = [self.now - one.created_at for one in self.operations.running if one.model == other]
+                assert not self.running(model) or max(waited) >= self.max_wait_s, "a busy model leaves too early"
                 self.swaps.append((self.now, model))
             self.operations.decided(decision, model, other, self.observation(), self.now)
         self.operations.settle(self.observation(), (), self.now)
@@ -228,6 +240,27 @@ def test_the_least_recently_used_leaves_and_as_few_as_suffice() -> None:
     box.request("e")
     box.turns(20)
     assert box.loaded() == {"d", "e"}
+
+
+def test_dry_run_shows_what_would_make_room() -> None:
+    box = Box({"a": 3, "b": 3, "c": 3, "d": 4, "pinned": 1})
+    for name in ("pinned", "c", "b", "a"):
+        box.request(name, seconds=500 if name == "a" else 1)
+        box.turns(20)
+    box.ask(Action.PIN, "pinned")
+
+    def would(model: str) -> list[tuple[str, str]]:
+        change = Change(action=Action.LOAD, model=model, dry_run=True)
+        reply = box.operations.ask(change, box.observation(), workers=(), now=box.now)
+        return [(step.replica, step.to) for step in reply.steps]
+
+    before = box.operations.kept
+    assert would("d") == [("c", "unloaded"), ("b", "unloaded"), ("d", "ready")]  # c and b were used first
+    assert would("c") == []
+    assert box.operations.kept == before
+    box.ask(Action.LOAD, "d")
+    box.turns(60)
+    assert box.loaded() == {"pinned", "a", "d"}
 
 
 def test_one_large_model_rather_than_two_small_ones() -> None:
@@ -390,7 +423,7 @@ def test_every_request_is_answered_whatever_happens(sizes: dict[str, int], seed:
     names = sorted(sizes)
     for _ in range(60):
         event, name = (
-            dice.choice(["request"] * 6 + ["pin", "unpin", "load", "unload", "cancel", "die"]),
+            dice.choice(["request"] * 6 + ["pin", "unpin", "load", "unload", "cancel", "die", "restart control"]),
             dice.choice(names),
         )
         match event:
@@ -401,6 +434,8 @@ def test_every_request_is_answered_whatever_happens(sizes: dict[str, int], seed:
             case "unload":
                 if not box.running(name):
                     box.ask(Action.UNLOAD, name)
+            case "restart control":
+                box.restart_control()
             case "cancel":
                 for operation in box.operations.running:
                     box.operations.cancel(operation.id)

@@ -16,6 +16,7 @@ from berth.control.supervisord_client import Process, ProcessState
 from berth.operations import Action, Change, DenialCode, Operation, OperationState, Renewal, Reply
 from berth.plan import Launch, ModelRoute, Restarts, Sleep, Standby, Task
 from berth.state import ReplicaStatus
+from tests.control.takeover import records_of_the_next, same
 from tests.fakes.plans import make_plan, make_replica
 
 S = ReplicaStatus
@@ -94,6 +95,18 @@ class World:
         elif self.standby is Standby.WARM:
             awake = [record.status for record in self.records.values() if record.status in (S.READY, S.WAKING)]
             assert len(awake) <= 1
+
+    def restart_control(self) -> None:
+        """What the one before did not see to its end is seen by this one."""
+        self.records, self.operations = records_of_the_next(
+            self.records, self.operations, self.processes, (self.route,), self.now
+        )
+        for name, record in self.records.items():
+            if record.status is S.STARTING:
+                self.records[name] = replace(record, health=Health(ok=True, ever_ok=True))
+            elif record.status in (S.FALLING_ASLEEP, S.WAKING):
+                sick = self.insomniac if record.status is S.FALLING_ASLEEP else self.dazed
+                self.records[name] = replace(record, sleep_result="no answer" if name in sick else "")
 
     def turns(self, count: int = 40) -> "World":
         for _ in range(count):
@@ -599,3 +612,25 @@ def test_no_lease_on_a_pinned_model_nor_on_gpus_that_another_one_uses() -> None:
     assert world.denied(Action.LEASE) is DenialCode.SHARED_GPUS
     world.records["other"] = Record(replica=other, status=S.UNLOADED, since=world.now)
     world.ask(Action.LEASE)
+
+
+@pytest.mark.parametrize("standby", Standby)
+@pytest.mark.parametrize("action", [Action.LOAD, Action.UNLOAD, Action.SLEEP, Action.RESTART])
+def test_operation_goes_on_whenever_control_is_restarted(standby: Standby, action: Action) -> None:
+    def begin() -> tuple[World, Operation]:
+        world = World(standby=standby).turns()
+        if action is Action.LOAD:
+            world.ask(Action.UNLOAD)
+            world.turns()
+        return world, world.ask(action)
+
+    whole, operation = begin()
+    whole.turns()
+    for turns in range(15):
+        world, operation = begin()
+        world.turns(turns)
+        before = dict(world.records)
+        world.restart_control()
+        assert all(same(one, world.records[name]) for name, one in before.items()), world.records
+        world.turns(60)
+        assert (world.state(operation), world.statuses()) == (OperationState.DONE, whole.statuses()), turns

@@ -30,6 +30,13 @@ class OnRequest(World):
         self.loads = 0
         self.last_used_at = self.now
 
+    def die(self) -> None:
+        """The first engine that runs, once."""
+        for name, record in self.records.items():
+            if record.status in LIVE and not record.history.count:
+                self.processes[name] = DEAD
+                return
+
     def request(self, count: int = 1) -> None:
         self.waiting += count
 
@@ -158,9 +165,8 @@ def test_nothing_is_loaded_while_berth_stops() -> None:
     assert list(decide(observation, {"chat": Demand(waiting=1, last_used_at=0)}, (), moment)) == []
 
 
-EVENTS = st.lists(
-    st.tuples(st.sampled_from(["request", "die", "unload", "sleep", "cancel", "wait"]), st.integers(1, 30))
-)
+NAMES = ["request", "die", "unload", "sleep", "cancel", "wait", "restart control"]
+EVENTS = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(1, 30)))
 
 
 @pytest.mark.timeout(120)
@@ -176,10 +182,9 @@ def test_every_request_is_answered_whatever_happens(
                 world.request()
                 requests += 1
             case "die":
-                for name, record in world.records.items():
-                    if record.status in LIVE and not record.history.count:
-                        world.processes[name] = DEAD
-                        break
+                world.die()
+            case "restart control":
+                world.restart_control()
             case "cancel":
                 for operation in world.operations.running:
                     world.operations.cancel(operation.id)

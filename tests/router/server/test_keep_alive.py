@@ -107,6 +107,21 @@ async def test_model_that_leaves_as_it_is_to_stay_is_loaded_again(run_dir: str) 
         assert control.kept == [Keep(model="m")] * 2
 
 
+async def test_response_says_how_long_its_model_took(run_dir: str) -> None:
+    async with control_of(run_dir) as control:
+        for status in (S.STARTING, S.READY):
+            control.shows(status)
+            body = {"model": "m", "prompt": "x", "stream": False}
+            request = asyncio.ensure_future(ask(control.app, "/api/generate", method="POST", body=body))
+            while status is S.STARTING and not control.worker.meter.queue_length("m"):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
+            control.shows(S.READY)
+            answer = await request  # nothing listens there
+            assert ("x-berth-load-ms" in answer.headers) is (status is S.STARTING)
+        assert answer.status == 503
+
+
 async def test_load_that_is_not_to_load_is_refused_and_one_that_fails_says_why(run_dir: str) -> None:
     async with control_of(run_dir) as control:
         control.shows(S.UNLOADED, "unloaded")
