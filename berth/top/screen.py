@@ -121,6 +121,9 @@ def models_table(snapshot: Snapshot, view: View, *, wide: bool) -> Table:
             kv = snapshot.traffic.get("replicas", {}).get(replica["name"], {}).get("kv")
             cells = [str(replica["in_flight"] or ""), "", "", *[""] * (3 if wide else 1)]
             table.add_row(name, status_text(replica), *cells, "" if kv is None else f"{kv * 100:.0f} %")
+            for one in replica.get("ranks", ()):
+                style = _STYLES.get(one["status"], "dim")
+                table.add_row(f"    rank {one['rank']} {one['box']}", Text(one["status"] or "-", style=style))
     return table
 
 

@@ -10,7 +10,7 @@ from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import shared_room
 from berth.boot.planner.attached import discovered
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.nodes import box_warnings, own_nodes, ray_token
+from berth.boot.planner.nodes import box_warnings, known_boxes, ray_token
 from berth.boot.planner.replicas import ReplicaBuilder, replica_names
 from berth.boot.planner.requirements import check_requirements
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
@@ -44,8 +44,7 @@ OPEN_ACCESS = {
 
 def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName, Engine] = ENGINES) -> Plan:
     """ConfigError with all problems of models; PlacementError or MachineError where the host lacks what they need."""
-    nodes = own_nodes(settings, host)
-    boxes = host.ask_boxes(nodes, settings.nodes_key) if nodes else ()
+    nodes, boxes = known_boxes(settings, host)
     models, allocations = allocate_variants(resolve_models(settings, host), settings, host, engines)
     require(findings := check_requirements(models, settings, host))
     found = discovered(models, replica_names(models), host)
@@ -53,6 +52,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         settings=settings, host=host, engines=engines, allocations=allocations, found=found, nodes=nodes
     )
     replicas = tuple(chain.from_iterable(rows := builder.replicas(models)))
+    others = box_warnings(nodes, boxes, replicas, host)
     room, taken = shared_room(models, allocations, settings, host)
     access = () if settings.api_keys else (OPEN_ACCESS[settings.open_to],)
     noted = (finding for finding in findings if finding.level is Level.WARN)
@@ -78,12 +78,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         tracing=tracing(settings),
         nodes=nodes,
         boxes=boxes,
-        warnings=(
-            *access,
-            *(box_warnings(nodes, boxes, replicas, host.interfaces()) if nodes else ()),
-            *plan_warnings(models, allocations, replicas, found, host),
-            *map(str, noted),
-        ),
+        warnings=(*access, *plan_warnings(models, allocations, replicas, found, host), *others, *map(str, noted)),
     )
 
 
