@@ -21,6 +21,7 @@
         ├── TooLargeError          the body exceeds BERTH_MAX_BODY                 413
         ├── UnsupportedTypeError   a content type that the path does not accept    415
         │   └── UnsupportedEncodingError   a content encoding that cannot be read  415
+        ├── MisdirectedError       the model is served by another box              421
         ├── UpgradeRequiredError   WebSocket, where only HTTP is served            426
         ├── NotServedError         an endpoint that Berth does not have             501
         ├── OverloadedError        all candidates are at capacity                  429
@@ -198,6 +199,12 @@ class UnsupportedTypeError(ApiError):
 class UnsupportedEncodingError(UnsupportedTypeError):
     code = "unsupported_content_encoding"
     headers: ClassVar[Mapping[str, str]] = {"accept-encoding": "gzip, deflate, zstd"}
+
+
+class MisdirectedError(ApiError):
+    status = 421
+    type = "invalid_request_error"
+    code = "misdirected_request"
 
 
 class UpgradeRequiredError(ApiError):

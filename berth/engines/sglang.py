@@ -45,7 +45,7 @@ class SglangEngine:
         argv += ["--revision", order.revision] if order.revision else []
         argv += ["--context-length", str(order.context)] if order.context else []
         argv += _gpu_arguments(order) if order.gpus else _cpu_arguments(order)
-        argv += _rank_arguments(order.ranks, len(order.gpus)) if order.ranks else []
+        argv += rank_arguments(order.ranks, len(order.gpus)) if order.ranks else []
         notes: tuple[str, ...] = ()
         if order.task is Task.GENERATE:
             parsers = parsers_for(EngineName.SGLANG, order.model)
@@ -109,7 +109,7 @@ def _gpu_arguments(order: LaunchOrder) -> list[str]:
     return arguments + (["--enable-memory-saver", "--enable-weights-cpu-backup"] if order.sleeps else [])
 
 
-def _rank_arguments(ranks: Ranks, gpus: int) -> list[str]:
+def rank_arguments(ranks: Ranks, gpus: int) -> list[str]:
     """`--tp-size` counts the GPUs of all boxes."""
     arguments = ["--tp-size", str(max(gpus, 1) * ranks.nodes), "--nnodes", str(ranks.nodes)]
     return [*arguments, "--node-rank", str(ranks.rank), "--dist-init-addr", ranks.meeting]

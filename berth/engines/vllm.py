@@ -15,7 +15,7 @@ from berth.engines.environment import (
     traces_environment,
 )
 from berth.engines.model_parsers import parsers_for
-from berth.engines.ray import ray_worker, vllm_ranks
+from berth.engines.ray import vllm_ranks
 from berth.plan import DialectName, EngineName, Gpu, Launch, Probe, Ranks, Sleep, SleepCall, Task
 from berth.units import GIB
 
@@ -64,8 +64,6 @@ class VllmEngine:
     stop_timeout_s = 10.0
 
     def launch(self, order: LaunchOrder) -> Launch:
-        if order.ranks is not None and order.ranks.ray and order.ranks.rank:
-            return ray_worker(order)
         # The model comes first: --served-model-name takes any number of values, and would take it too.
         argv = [f"{order.home}/bin/vllm", "serve", order.source]
         argv += ["--served-model-name", order.served_name]
@@ -81,7 +79,7 @@ class VllmEngine:
             argv += ["--enforce-eager"]
             argv += ["--distributed-executor-backend", "uni"] if order.ranks is None else []
             argv += ["--dtype", order.dtype] if order.dtype else []
-        argv += _rank_arguments(order.ranks) if order.ranks else []
+        argv += rank_arguments(order.ranks) if order.ranks else []
         notes = model_options.notes(self.name, order) + length_notes(order)
         if order.task is Task.GENERATE:
             parsers = parsers_for(EngineName.VLLM, order.model)
@@ -128,7 +126,7 @@ def _gpu_arguments(order: LaunchOrder) -> list[str]:
     return arguments
 
 
-def _rank_arguments(ranks: Ranks) -> list[str]:
+def rank_arguments(ranks: Ranks) -> list[str]:
     """Layers are divided among the boxes, each layer among the GPUs of a box. Ray starts the ranks of the other boxes
     itself; without it each box starts its own, and only the head has an API.
     """

@@ -19,12 +19,14 @@ class Meeting:
         self._gone = gone
         self._present = 0
         self._complete = asyncio.Event()
-        self._listener: asyncio.Server | None = None
 
-    async def wait(self, host: str, port: int) -> None:
-        """Until all ranks are there. Those that come later get no answer: they belong to another start."""
-        self._listener = await asyncio.start_server(self._join, host, port)
+    async def wait(self, host: str, port: int) -> asyncio.Server:
+        """Until all ranks are there. Those that come later get no answer: they belong to another start. The listener
+        is left to the caller.
+        """
+        listener = await asyncio.start_server(self._join, host, port)
         await self._complete.wait()
+        return listener
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._complete.is_set():
@@ -34,7 +36,7 @@ class Meeting:
         self._present += 1
         if self._present == self._others:
             self._complete.set()
-        with suppress(OSError):
+        with suppress(OSError, asyncio.CancelledError):  # cancelled at the end of the process alone
             await reader.read()
         writer.close()
         self._gone()
@@ -48,6 +50,8 @@ async def follow(host: str, port: int) -> None:
             break
         except OSError:
             await asyncio.sleep(_RETRY_S)
-    with suppress(OSError):
-        await reader.read()
-    writer.close()
+    try:
+        with suppress(OSError):
+            await reader.read()
+    finally:
+        writer.close()

@@ -126,6 +126,9 @@ def models_table(snapshot: Snapshot, view: View, *, wide: bool, now: float) -> T
             p50, p95 = _seconds(first.get("p50")), _seconds(first.get("p95"))
             cells = [str(replica["in_flight"] or ""), "", "", *(["", p50, p95] if wide else [p50])]
             table.add_row(name, status_text(replica, now), *cells, "" if kv is None else f"{kv * 100:.0f} %")
+            for one in replica.get("ranks", ()):
+                style = _STYLES.get(one["status"], "dim")
+                table.add_row(f"    rank {one['rank']} {one['box']}", Text(one["status"] or "-", style=style))
     return table
 
 

@@ -20,7 +20,7 @@ from berth.boot.checkpoints import cache
 from berth.boot.checkpoints.files import HubModel
 from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError, PortInUseError
-from berth.plan import EngineName, Keys, Launch, Plan
+from berth.plan import EngineName, Keys, Launch, Plan, Ranks
 from tests.fakes.hub import FakeHub, serving
 from tests.fakes.hub_cache import COMMIT, store
 from tests.fakes.plans import make_plan, make_replica
@@ -417,3 +417,28 @@ def test_a_later_start_writes_only_what_has_changed(tmp_path: Path) -> None:
     engine_exec.write_files(launch, "new")
     assert (secret.read_text(), secret.stat().st_mode & 0o777) == ("new", 0o600)
     assert (inodes()[0], inodes()[2]) == (before[0], before[2])
+
+
+def test_attendant_belongs_to_its_replica(tmp_path: Path, port: int) -> None:
+    """Its processes are found by the replica's marker, and it has the replica's secrets, but no record of its own."""
+    plan = written(tmp_path / "run", tell(), port)
+    replica = replace(plan.replicas[0], attendant=tell("--head"))
+    plan.paths.plan.write_bytes(replace(plan, replicas=(replica,)).to_json())
+    plan.paths.keys.write_bytes(Keys(engine_env={"chat-sim": {"RAY_AUTH_TOKEN": "t"}}).to_json())
+    seen = execute(tmp_path / "run", "chat-sim.ray")
+    assert seen["argv"] == ["--head"]
+    assert seen["env"]["RAY_AUTH_TOKEN"] == "t"
+    assert seen["env"][processes.REPLICA_MARKER] == f"{tmp_path / 'run'}:chat-sim"
+    assert seen["pid"] == seen["session"]
+    assert processes.read_record(processes.replica_record(plan.paths, "chat-sim")) is None
+
+
+def test_what_joins_ray_waits_for_its_head(tmp_path: Path, port: int) -> None:
+    ranks = Ranks(nodes=2, rank=1, head="127.0.0.1", own="127.0.0.2", port=port, interface="lo", url="u", ray=True)
+    plan = written(tmp_path / "run", tell(), port)
+    replica = replace(plan.replicas[0], ranks=ranks, url="unix:" + str(tmp_path / "s"))
+    with pytest.raises(MachineError, match=r"does not answer at 127\.0\.0\.1:\d+ within 0 s\. Open this port"):
+        engine_exec.require_ray(ranks, timeout_s=0)
+    plan.paths.plan.write_bytes(replace(plan, replicas=(replica,)).to_json())
+    with closing(socket.create_server(("127.0.0.1", port))):
+        assert execute(tmp_path / "run")["argv"] == []

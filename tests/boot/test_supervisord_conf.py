@@ -211,3 +211,11 @@ def test_tracer_runs_where_traces_are_wanted(tmp_path: Path) -> None:
     tracer = programs(parsed(traced))["tracer:tracer"]
     assert shlex.split(tracer.command)[-3:] == ["tracer", "--run-dir", str(tmp_path)]
     assert engine_stop_s(traced, plan.replicas[0]) <= engine_stop_s(plan, plan.replicas[0])
+
+
+def test_an_attendant_is_a_program_next_to_its_engine() -> None:
+    launch = Launch(argv=("engine",))
+    replica = replace(make_replica("big-vllm", launch=launch), attendant=launch)
+    conf = render(make_plan("/run/berth", replica), python="/python")
+    assert "[program:big-vllm.ray]\ncommand=/python -P -m berth exec --run-dir /run/berth big-vllm.ray\n" in conf
+    assert "programs=big-vllm,big-vllm.ray\n" in conf

@@ -11,7 +11,7 @@ from berth import journal
 from berth.control.status import status
 from berth.errors import ControlError
 from berth.plan import Plan, RunPaths
-from berth.state import GpuState, Progress, ReplicaState, ReplicaStatus, State
+from berth.state import GpuState, Progress, RankState, ReplicaState, ReplicaStatus, State
 from tests.fakes.plans import GPU_PLAN as PLAN
 
 READY = ReplicaState(name="chat-vllm", status=ReplicaStatus.READY, since=100.0, restarts=2)
@@ -21,6 +21,14 @@ FAILED = ReplicaState(
     since=100.0,
     reason="exited 5 times in 15 min",
     last_lines=("ValueError: no such model",),
+)
+SPREAD = replace(
+    READY,
+    ranks=(
+        RankState(rank=0, box="10.0.0.1", status="ready", generation=7),
+        RankState(rank=1, box="10.0.0.2", status="silent", reason="no message for 9 s"),
+        RankState(rank=2, box="10.0.0.3", status=""),
+    ),
 )
 LOADING = ReplicaState(
     name="chat-vllm", status=ReplicaStatus.STARTING, since=160.0, progress=Progress(phase="load", percent=45)
@@ -55,6 +63,16 @@ DOWNLOADING = replace(
             ["  . chat-vllm  vllm  starting  for 2 s  (download 50 %, 4.0 of 8.0 GiB)  about 2 s left of the download"],
         ),
         (READY, 0, ["  + chat-vllm  vllm  ready  for 1 min 2 s  restarts: 2"]),
+        (
+            SPREAD,
+            0,
+            [
+                "  + chat-vllm  vllm  ready  for 1 min 2 s  restarts: 2",
+                "      rank 0 on 10.0.0.1  ready",
+                "      rank 1 on 10.0.0.2  silent  no message for 9 s",
+                "      rank 2 on 10.0.0.3  not reported",
+            ],
+        ),
         (LOADING, 1, ["  . chat-vllm  vllm  starting  for 2 s  (load 45 %)"]),
         (
             FAILED,

@@ -3,7 +3,7 @@
 import pytest
 
 from berth.engines.base import LaunchOrder
-from berth.engines.ray import ray_head
+from berth.engines.ray import ray_head, ray_worker
 from berth.engines.registry import ENGINES
 from berth.plan import DialectName, EngineName, Ranks
 from tests.fakes.orders import launch_order
@@ -32,7 +32,7 @@ def test_vllm_on_ray_has_its_engine_on_the_head_alone() -> None:
     found = line(EngineName.VLLM, order(ray=True))
     assert "--pipeline-parallel-size 2 --distributed-executor-backend ray" in found
     assert "--nnodes" not in found
-    worker = line(EngineName.VLLM, order(1, ray=True))
+    worker = " ".join(ray_worker(order(1, ray=True)).argv)
     assert worker == (
         "/opt/engines/it/bin/ray start --address 10.0.0.1:29501 --node-ip-address 10.0.0.2 --num-gpus 4 "
         "--object-store-memory 1073741824 --disable-usage-stats --block"

@@ -17,6 +17,7 @@ _TYPES: Final = {
     409: "invalid_request_error",
     413: "request_too_large",
     415: "invalid_request_error",
+    421: "invalid_request_error",
     426: "invalid_request_error",
     429: "rate_limit_error",
     OVERLOADED_STATUS: "overloaded_error",

@@ -19,7 +19,7 @@ LIST_ALLOWED = f"addresses, each with a port (10.0.0.1:29500) or without ({CONTR
 
 def parse_nodes(text: str) -> tuple[Node, ...]:
     """The boxes in the order of their ranks."""
-    found = tuple(map(_node, words(text)))
+    found = tuple(map(parse_node, words(text)))
     if len(found) < 2:
         raise ValueError("one box needs no list")
     if len(found) > MOST_NODES:
@@ -29,7 +29,7 @@ def parse_nodes(text: str) -> tuple[Node, ...]:
     return found
 
 
-def _node(word: str) -> Node:
+def parse_node(word: str) -> Node:
     """Engines bind their address, and compare it: a name may have several."""
     split = urlsplit(f"//[{word}]" if word.count(":") > 1 and "[" not in word else f"//{word}")
     try:

@@ -13,7 +13,7 @@ from berth.boot.planner.allocation import shared_room
 from berth.boot.planner.attached import discovered
 from berth.boot.planner.auto_order import by_result
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.nodes import box_warnings, own_nodes, ray_token
+from berth.boot.planner.nodes import box_warnings, known_boxes, ray_token
 from berth.boot.planner.replicas import ReplicaBuilder, replica_names
 from berth.boot.planner.requirements import check_requirements
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
@@ -52,8 +52,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     written, history, ignored = settings.models, host.history, settings.revision == "env"
     if not ignored:
         settings = replace(settings, models=ordered(written, promoted(written, history)))
-    nodes = own_nodes(settings, host)
-    boxes = host.ask_boxes(nodes, settings.nodes_key) if nodes else ()
+    nodes, boxes = known_boxes(settings, host)
     resolved = tuple(by_result(one, host) if one.spec.auto else one for one in resolve_models(settings, host))
     models, allocations = allocate_variants(resolved, settings, host, engines)
     revisions = tuple(planned(written, models, history, host, ignored=ignored))
@@ -63,6 +62,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         settings=settings, host=host, engines=engines, allocations=allocations, found=found, nodes=nodes
     )
     replicas = tuple(chain.from_iterable(rows := builder.replicas(models)))
+    others = box_warnings(nodes, boxes, replicas, host)
     room, taken = shared_room(models, allocations, settings, host)
     access = () if settings.api_keys else (OPEN_ACCESS[settings.open_to],)
     noted = (finding for finding in findings if finding.level is Level.WARN)
@@ -94,8 +94,8 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         warnings=(
             *access,
             *notes(revisions, history, ignored=ignored),
-            *(box_warnings(nodes, boxes, replicas, host.interfaces()) if nodes else ()),
             *plan_warnings(models, allocations, replicas, found, host),
+            *others,
             *map(str, noted),
         ),
     )

@@ -57,11 +57,17 @@ def own_nodes(settings: Settings, host: HostInfo) -> Nodes | None:
     return Nodes(boxes=settings.nodes, rank=rank, interface=interface.name if interface else "")
 
 
-def box_warnings(
-    nodes: Nodes, boxes: Sequence[Box], replicas: Sequence[Replica], found: Sequence[Interface]
-) -> list[str]:
+def known_boxes(settings: Settings, host: HostInfo) -> tuple[Nodes | None, tuple[Box, ...]]:
+    """The boxes, and what those of the others say that answer now."""
+    nodes = own_nodes(settings, host)
+    return nodes, host.ask_boxes(nodes, settings.nodes_key) if nodes else ()
+
+
+def box_warnings(nodes: Nodes | None, boxes: Sequence[Box], replicas: Sequence[Replica], host: HostInfo) -> list[str]:
     """Of a network that can hardly be meant, and of boxes that differ: their engines would not start."""
-    notes = fabric_warnings(nodes, found)
+    if nodes is None:
+        return []
+    notes = fabric_warnings(nodes, host.interfaces())
     mine = f"box {nodes.rank} ({nodes.own})"
     for box in boxes:
         theirs = f"box {box.rank} ({nodes.boxes[box.rank]})"

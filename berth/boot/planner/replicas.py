@@ -21,7 +21,7 @@ from berth.dialects.attached.detection import Discovery
 from berth.engines.base import Engine, LaunchOrder
 from berth.engines.cli_arguments import option
 from berth.engines.lora import spare
-from berth.engines.ray import ray_head
+from berth.engines.ray import ray_head, ray_worker
 from berth.engines.registry import CHECKED_VERSIONS, probes, sleep
 from berth.plan import UNIX_SCHEME, DialectName, EngineName, Listen, Nodes, Ranks, Replica, Sleep, Standby
 
@@ -100,6 +100,8 @@ class ReplicaBuilder:
         dialect = entry.dialect or engine.dialect
         ready, alive = probes(entry.engine, dialect)
         order = self._order(model, number, name, port)
+        ranks, info = order.ranks, None if order.ranks else model.info
+        launch = ray_worker if ranks and ranks.ray and ranks.rank else engine.launch
         return Replica(
             name=name,
             model=model.spec.name,
@@ -113,11 +115,7 @@ class ReplicaBuilder:
             gpus=tuple(gpu.index for gpu in order.gpus),
             memory=order.memory,
             memory_fraction=order.memory_fraction,
-            measured_as=(
-                measured_as(model, model.info, number, self.host, order.gpus)
-                if model.info and not order.ranks
-                else None
-            ),
+            measured_as=measured_as(model, info, number, self.host, order.gpus) if info else None,
             compared_as=compared_as(model, number, self.host, order.gpus),
             context=order.context,
             share=entry.share,
@@ -125,14 +123,14 @@ class ReplicaBuilder:
             weights=weights_id(model, entry),
             pass_fields=model.spec.pass_fields,
             vocab_size=SIM_VOCAB if entry.engine is EngineName.SIM else model.vocab_size,
-            launch=replace(engine.launch(order), own_env=tuple(entry.env)),
-            ranks=replace(order.ranks, facts=rank_facts(model, entry, order)) if order.ranks else None,
-            attendant=ray_head(order) if order.ranks and order.ranks.ray and not order.ranks.rank else None,
+            launch=replace(launch(order), own_env=tuple(entry.env)),
+            ranks=replace(ranks, facts=rank_facts(model, entry, order)) if ranks else None,
+            attendant=ray_head(order) if ranks and ranks.ray and not ranks.rank else None,
             ready=ready,
             alive=alive,
             sleep=sleep_calls(entry.engine, dialect, order) if order.sleeps else None,
             start_timeout_s=self.settings.start_timeout_s,
-            stop_timeout_s=FOLLOWER_STOP_S if order.ranks and order.ranks.rank else engine.stop_timeout_s,
+            stop_timeout_s=FOLLOWER_STOP_S if ranks and ranks.rank else engine.stop_timeout_s,
             reason=replica_reason(model, number, names),
             origins=origins(model, entry, order, self.allocations.get((model.spec.name, number))),
         )

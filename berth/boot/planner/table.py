@@ -21,7 +21,7 @@ def plan_table(plan: Plan) -> str:
     """GPUs, then models with their replicas, then warnings."""
     listen = plan.listen
     head = f"Berth will serve on {listen.url()} with {listen.workers} router worker(s)"
-    blocks = [[head], *([_boxes(plan, plan.nodes)] if plan.nodes else []), _gpus(plan)]
+    blocks = [[head], *([box_lines(plan, plan.nodes)] if plan.nodes else []), _gpus(plan)]
     for route in plan.models:
         aliases = f", also called {', '.join(route.aliases)}" if route.aliases else ""
         lines = [f"{route.name}{aliases}", f"  source    {route.source}", f"  task      {route.task}"]
@@ -46,7 +46,7 @@ def plan_table(plan: Plan) -> str:
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
-def _boxes(plan: Plan, nodes: Nodes) -> list[str]:
+def box_lines(plan: Plan, nodes: Nodes) -> list[str]:
     """Each box, its GPUs, and the ranks that it has."""
     answered = {box.rank: box for box in plan.boxes}
     own = tuple((gpu.name, gpu.memory_total_bytes, gpu.memory_free_bytes) for gpu in plan.inventory.gpus)

@@ -131,11 +131,12 @@ class Boxes:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = str((writer.get_extra_info("peername") or ("unknown",))[0])
-        error = await answer_one(reader, writer, self._key, lambda question: self._answer(question, peer))
+        error = await answer_one(reader, writer, self._key, lambda question: self.answer(question, peer))
         if error:
             self._report(-1, f"{peer}: {error}")
 
-    def _answer(self, question: Question, peer: str) -> Answer:
+    def answer(self, question: Question, peer: str) -> Answer:
+        """To another box at the address `peer`."""
         nodes, rank = self._nodes, question.box.rank
         if nodes is None:  # pragma: no cover - then nothing listens
             return Answer(error="no BERTH_NODES here")
@@ -154,9 +155,10 @@ class Boxes:
         if before.ranks != question.ranks or before.box is None:
             self._runtime.changed.set()
         self._report(rank, "")
-        return Answer(box=self._own, orders=self._orders(), ranks=self._reports())
+        return Answer(box=self._own, orders=self.orders(), ranks=self._reports())
 
-    def _orders(self) -> Mapping[str, Order]:
+    def orders(self) -> Mapping[str, Order]:
+        """What the head wants of the other boxes."""
         orders = {}
         for name, record in self._runtime.records.items():
             if record.replica.ranks and not record.replica.follows:
@@ -184,17 +186,11 @@ class Boxes:
             else:
                 self._heard[0] = Heard(at=began, box=answer.box, ranks=answer.ranks, orders=answer.orders)
                 self._report(0, "")
-                self._follow(answer.orders)
-            await self._until_due(began, sent)
+                self.follow(answer.orders)
+            while time.monotonic() < began + self._beat_s and self._reports() == sent:  # noqa: ASYNC110 - many change it
+                await asyncio.sleep(self._beat_s / 10)
 
-    async def _until_due(self, began: float, sent: Mapping[str, RankReport]) -> None:
-        """The next beat, or a change: records change in several places, and are looked at often."""
-        while time.monotonic() < began + self._beat_s:
-            if self._reports() != sent:
-                return
-            await asyncio.sleep(self._beat_s / 10)
-
-    def _follow(self, orders: Mapping[str, Order]) -> None:
+    def follow(self, orders: Mapping[str, Order]) -> None:
         """A rank is ready when the head is; and the loop looks at orders at once."""
         records = self._runtime.records
         for name, order in orders.items():

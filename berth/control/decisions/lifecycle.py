@@ -101,14 +101,13 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
     if (record.status, to) == (_S.WAKING, _S.READY):
         return replace(changed, phases={"wake": round(now - record.since, 2)})
     if to is _S.STARTING and not record.attached:
-        fresh = replace(changed, tracker=Tracker(), health=Health(), defect="", pid=None, cleaned_up=False)
+        fresh = replace(changed, tracker=Tracker(), health=Health(), defect="", pid=None, cleaned_up=False, phases={})
         return replace(
             fresh,
             starts=record.starts + 1,
             generation=transition.generation or record.generation,
             progressed_at=now,
             active_at=now,
-            phases={},
             phase_since=now,
             adapters=(),
             adapter_errors={},
@@ -173,10 +172,11 @@ def next_transition(record: Record, observation: Observation, now: float) -> Tra
     end = observation.ends.get(record.replica.name)
     if end is not None and record.status is not _S.STOPPING:
         return Transition(name=record.replica.name, to=_S.STOPPING, reason=end.reason, goal=end.goal)
-    return _while_running(record, observation, now)
+    return while_running(record, observation, now)
 
 
-def _while_running(record: Record, observation: Observation, now: float) -> Transition | None:
+def while_running(record: Record, observation: Observation, now: float) -> Transition | None:
+    """Of an engine whose process runs, and whose other ranks do."""
     if record.status is _S.STARTING:
         return on_started(record, observation, now)
     if record.status is _S.DRAINING:

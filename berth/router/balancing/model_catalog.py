@@ -6,7 +6,7 @@ from typing import Any
 
 from berth.canonical import Operation
 from berth.dialects import request_checks
-from berth.errors import ApiError, ModelNotFoundError, shortened
+from berth.errors import ApiError, MisdirectedError, ModelNotFoundError, shortened
 from berth.plan import ApiKey, ModelRoute, Plan
 from berth.plan.keys import OPEN
 from berth.router.exchange.auth import may_use, require_model
@@ -23,6 +23,8 @@ class ModelCatalog:
         aliases = {alias: route for route in plan.models for alias in route.aliases}
         self._routes: dict[str, ModelRoute] = {**aliases, **{route.name: route for route in plan.routes}}
         self._models = plan.models
+        heads = {one.model: one.ranks.url for one in plan.replicas if one.ranks and one.follows}
+        self._heads = {route.name: heads[name] for route in plan.routes if (name := route.base or route.name) in heads}
         self._added: dict[str, ModelRoute] = {}  # the routes of their models, by the name of the adapter
         self._cards: dict[str, dict[str, Any]] = {}
         for route in plan.routes:
@@ -53,14 +55,15 @@ class ModelCatalog:
                 }
 
     def resolve(self, name: str, operation: Operation | None = None, key: ApiKey = OPEN) -> ModelRoute:
-        """ModelNotFoundError for an unknown name, ForbiddenError for a model that the key may not use. Requests of some
-        APIs name no model: "" means the only model that supports the operation.
+        """ModelNotFoundError for an unknown name, ForbiddenError for a model that the key may not use, MisdirectedError
+        for an operation of one that another box serves. Requests of some APIs name no model: "" means the only model
+        that supports the operation.
         """
         if not name and operation is not None:
             mine = [route for route in self._models if may_use(key, route)]
             able = [route for route in mine if request_checks.serves(route.task, operation)]
             if len(able) == 1:
-                return able[0]
+                return self._served_here(able[0])
             several = f"{len(able)} models support this request" if able else "no model here supports it"
             raise ModelNotFoundError(
                 f"The request names no model, and {several}. Name one in 'model', in the header x-berth-model, or in "
@@ -77,6 +80,8 @@ class ModelCatalog:
             )
         if key.models:
             require_model(key, route)
+        if self._heads and operation is not None:
+            return self._served_here(route)
         return route
 
     def model_of(self, name: str, operation: Operation, key: ApiKey) -> str:
@@ -86,6 +91,16 @@ class ModelCatalog:
         except ApiError:
             return ""
         return route.base or route.name
+
+    def _served_here(self, route: ModelRoute) -> ModelRoute:
+        """MisdirectedError for a request to a model whose engine has its head on another box."""
+        head = self._heads.get(route.name) or self._heads.get(route.base)
+        if head is None:
+            return route
+        raise MisdirectedError(
+            f"The model {shortened(route.name)!r} is served by {head}: send its requests there, here is a part of it.",
+            should_retry=False,
+        )
 
     def set_context(self, model: str, context: int) -> None:
         """Of the model and its adapters."""

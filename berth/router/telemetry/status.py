@@ -236,6 +236,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float
         "flaps": state.flaps,
         "next_start_at": state.next_start_at,
         "last_lines": list(state.last_lines),
+        "ranks": msgspec.to_builtins(state.ranks),
         "reachable": replica.name not in traffic.down,
         "in_flight": traffic.loads.get(replica.name, 0),
         "concurrency": replica.concurrency,

@@ -25,6 +25,7 @@ KINDS: list[tuple[type[ApiError], int, str]] = [
     (errors.TooLargeError, 413, "request_too_large"),
     (errors.UnsupportedTypeError, 415, "invalid_request_error"),
     (errors.UnsupportedEncodingError, 415, "invalid_request_error"),
+    (errors.MisdirectedError, 421, "invalid_request_error"),
     (errors.UpgradeRequiredError, 426, "invalid_request_error"),
     (errors.NotServedError, 501, "api_error"),
     (errors.OverloadedError, 529, "overloaded_error"),

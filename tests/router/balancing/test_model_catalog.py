@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from berth.canonical import Operation
-from berth.errors import ForbiddenError, ModelNotFoundError
-from berth.plan import Adapter, Plan, Task
+from berth.errors import ForbiddenError, MisdirectedError, ModelNotFoundError
+from berth.plan import Adapter, Plan, Ranks, Task
 from berth.router.balancing.model_catalog import ModelCatalog
 from berth.state import AddedAdapter
 from tests.fakes.api_keys import api_key
@@ -142,3 +142,22 @@ def test_adapters_that_are_added_are_models_until_they_are_removed(catalog: Mode
     assert (catalog.resolve("chat").added, "law" in str(catalog.listing())) == ("", False)
     with pytest.raises(ModelNotFoundError):
         catalog.resolve("law")
+
+
+def test_a_request_to_a_rank_that_follows_gets_the_heads_address() -> None:
+    ranks = Ranks(nodes=2, rank=1, head="10.0.0.1", own="x", port=1, interface="i", url="http://10.0.0.1:8000")
+    follows = replace(replica("big-vllm", "http://127.0.0.1:1"), model="big", ranks=ranks)
+    spread = replace(route("big", ["big-vllm"]), adapters=(Adapter(name="tone", source="a/b"),))
+    routes = [spread, route("own", ["own-vllm"])]
+    own = replace(replica("own-vllm", "http://127.0.0.1:1"), model="own")
+    catalog = ModelCatalog(make_plan("/run", [follows, own], routes))
+    for name in ("big", "tone"):
+        with pytest.raises(MisdirectedError, match=r"is served by http://10\.0\.0\.1:8000: send its requests there"):
+            catalog.resolve(name, Operation.CHAT)
+        assert catalog.card(name)["id"] == name
+    assert catalog.resolve("own", Operation.CHAT).name == "own"
+    alone = ModelCatalog(make_plan("/run", [follows], routes[:1]))
+    with pytest.raises(MisdirectedError):
+        alone.resolve("", Operation.CHAT)
+    at_head = replace(follows, ranks=replace(ranks, rank=0))
+    assert ModelCatalog(make_plan("/run", [at_head], routes[:1])).resolve("big", Operation.CHAT).name == "big"
