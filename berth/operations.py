@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from berth.migration import Migration, Move, Options
 from berth.plan import Adapter
 
 HISTORY: Final = 50
@@ -28,6 +29,7 @@ class Action(StrEnum):
     WAKE = "wake"
     RESTART = "restart"
     SCALE = "scale"  # to a number of replicas
+    MIGRATE = "migrate"  # to another engine of the model, and back
     PIN = "pin"
     UNPIN = "unpin"
     RELOAD = "reload"  # of the router's workers: it names no model
@@ -61,6 +63,8 @@ class DenialCode(StrEnum):
     OVER = "operation_over"  # it cannot be cancelled any more
     STOPPING = "berth_stops"
     ADAPTER = "adapter_denied"
+    MIGRATION = "migration_denied"
+    HOLD = "hold_too_long"  # requests would have to be queued for longer than they can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,7 @@ class Change:
     model: str = ""  # a public name or alias; for restart also a replica
     drain_s: float = DRAIN_S
     count: int | None = None  # of the replicas, to scale to
+    migrate: Options | None = None
     by: str = ""  # who requests it, for people
     dry_run: bool = False  # only say what would happen
 
@@ -88,6 +93,7 @@ class Operation:
     starts: Mapping[str, int] = field(default_factory=dict)  # of the replicas to be started, when it was requested
     workers: tuple[int, ...] = ()  # of the router, that are to be replaced: their pids
     kept: tuple[str, ...] = ()  # of a scale: the replicas that are to be loaded, in fallback order
+    migration: Migration | None = None
 
     @property
     def running(self) -> bool:
@@ -160,13 +166,14 @@ class AdapterStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Exactly one of `change`, `operation`, `cancel`, `events_after`, `keep` and `adapter`, or none of them: all
-    operations.
+    """Exactly one of `change`, `operation`, `cancel`, `move`, `events_after`, `keep` and `adapter`, or none of them:
+    all operations.
     """
 
     change: Change | None = None
     operation: str = ""  # an id
     cancel: str = ""  # an id
+    move: Move | None = None  # of a migration
     events_after: int | None = None  # an id
     keep: Keep | None = None
     adapter: AdapterChange | None = None

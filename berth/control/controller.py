@@ -11,7 +11,7 @@ from berth import traffic
 from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
-from berth.control.decisions import eviction, lifecycle, residency
+from berth.control.decisions import eviction, lifecycle, migrations, residency
 from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
@@ -23,9 +23,12 @@ from berth.control.ledger.key_watch import KeyWatch
 from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
+from berth.control.migrating.examination import Examination
+from berth.control.migrating.migrator import Migrator, canaries
 from berth.control.observe import Observer
 from berth.control.operations import adapters, denials
 from berth.control.operations.server import serve
+from berth.control.operations.store import NOTHING
 from berth.control.probes import Prober
 from berth.control.publish import ControlState, Held, Publisher, Room, control_state, read_previous
 from berth.control.recovery import restore
@@ -88,6 +91,7 @@ class Controller:
         self._usage = UsageWriter(plan)
         self._audit = AuditLog(plan.paths.data_dir)
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
+        self._migrator: Migrator | None = None  # while `run` runs
         self._stopping = asyncio.Event()
 
     def _keys_changed(self, result: str, details: Mapping[str, str]) -> None:
@@ -118,6 +122,8 @@ class Controller:
             sleep_mode = SleepMode(prober, canary, lambda replica: self._runtime.gpus.used(replica.gpus), timing)
             executor = Executor(self._runtime, self._observer, sleep_mode, tasks)
             loader = AdapterLoader(self._runtime, prober, tasks)
+            examination = Examination(prober, canary, self._plan.limits.first_token_timeout_s)
+            self._migrator = migrator = Migrator(self._runtime, examination, tasks)
             snapshot = await self._observer.first_snapshot()
             if snapshot is not None:
                 self._recover(snapshot, await self._observer.sleeping(prober, snapshot))
@@ -142,6 +148,7 @@ class Controller:
                     task.cancel()
                 executor.cancel()
                 loader.cancel()
+                migrator.cancel()
             for task in alive:
                 task.cancel()
 
@@ -202,6 +209,8 @@ class Controller:
         if not snapshot.shutting_down:
             await executor.follow_up(snapshot)
             await self._settle(snapshot)
+            if self._migrator is not None:
+                await self._migrator.follow_up(self._observer.observation(snapshot, {}))
         self._publish()
 
     async def _settle(self, snapshot: Snapshot) -> None:
@@ -236,9 +245,12 @@ class Controller:
         observation = self._observer.observation(self._snapshot, {})
         if request.change is not None:
             live = tuple(traffic.workers(self._plan.paths.heartbeats).values())
-            reply = operations.ask(request.change, observation, workers=live, now=time.monotonic())
+            around = self._migrator.around(request.change) if self._migrator is not None else NOTHING
+            reply = operations.ask(request.change, observation, workers=live, now=time.monotonic(), around=around)
         elif request.cancel:
             reply = operations.cancel(request.cancel)
+        elif request.move is not None:
+            reply = operations.move(request.move, request.who or "an operator", time.monotonic())
         elif request.keep is not None:
             reply = operations.keep(request.keep, observation)
         elif request.adapter is not None:
@@ -283,8 +295,17 @@ class Controller:
         control = control_state(records, positions, before)
         expires = self._demand.expires(records, kept.keep) if self._demand.watches else {}
         spares = {name for route in self._plan.models for name in set(route.replicas).difference(kept.wanted(route))}
-        held = Held(rooms=self._rooms(), not_free=self._runtime.memory.not_free, spares=spares)
-        self._publisher.publish(records, self._gpu_states, control, held, expires=expires, always=always)
+        running = self._runtime.operations.running
+        held = Held(
+            rooms=self._rooms(),
+            not_free=self._runtime.memory.not_free,
+            spares=spares,
+            unproven=migrations.unproven(running),
+            awaited=migrations.held(running),
+        )
+        self._publisher.publish(
+            records, self._gpu_states, control, held, expires=expires, canaries=canaries(running), always=always
+        )
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name

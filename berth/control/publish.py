@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import msgspec
 
@@ -20,7 +21,7 @@ from berth.log import log
 from berth.operations import LOADING
 from berth.plan import RunPaths
 from berth.reserved_file import read, write
-from berth.state import GpuState, ReplicaState, ReplicaStatus, State
+from berth.state import Canary, GpuState, ReplicaState, ReplicaStatus, State
 
 CLOCK_STEP_S = 1.0  # the wall clock was set if it moved that far against the monotonic clock
 
@@ -60,12 +61,18 @@ class Held:
     rooms: Mapping[str, Room] = field(default_factory=dict)  # memory that other models hold
     not_free: Mapping[str, str] = field(default_factory=dict)  # who holds it, although the plan has it for the replica
     spares: Collection[str] = ()  # a scale does not want these now
+    unproven: Collection[str] = ()  # candidates of migrations, which run and get no requests yet
+    awaited: Collection[str] = ()  # replicas for which a migration queues requests
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
         room, not_free = self.rooms.get(state.name), self.not_free.get(state.name, "")
         if state.name in self.spares:
             state = replace(state, requested="", spare=True)
+        if state.name in self.unproven and state.status is ReplicaStatus.READY:
+            state = replace(state, status=ReplicaStatus.STARTING, reason="checked before it gets requests")
+        if state.name in self.awaited and state.status is not ReplicaStatus.READY:
+            state = replace(state, requested="loaded")
         if room is not None:
             state = replace(state, no_room=room.held_by, obstructed=room.obstructed)
         if not not_free:
@@ -75,6 +82,12 @@ class Held:
 
 
 _NOTHING_HELD = Held()
+# Of a replica that becomes a standby nothing is requested: its model is served by another one.
+_REQUESTED: Mapping[Goal, Literal["unloaded", "asleep", "loaded"]] = {
+    Goal.UNLOADED: "unloaded",
+    Goal.ASLEEP: "asleep",
+    Goal.LOADED: "loaded",
+}
 
 
 class Publisher:
@@ -97,18 +110,16 @@ class Publisher:
         held: Held = _NOTHING_HELD,
         *,
         expires: Mapping[str, float] = MappingProxyType({}),
+        canaries: tuple[Canary, ...] = (),
         always: bool,
     ) -> None:
-        """`expires`: when idle models will be unloaded, on the monotonic clock. `always` is for the heartbeat: to
-        routers, an old State means that control is dead.
-        """
+        """`expires`: when idle models will be unloaded, on the monotonic clock. `always`: the heartbeat."""
         moment = time.time()
         if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
             self.offset_s = moment - time.monotonic()
         kept = control.kept
         loading = {name for one in kept.operations if one.running and one.action in LOADING for name in one.replicas}
-        states = (_replica_state(record, records, self.offset_s, loading) for record in records)
-        replicas = tuple(held.shown(one) for one in states)
+        replicas = tuple(held.shown(_replica_state(one, records, self.offset_s, loading)) for one in records)
         if replicas == self._replicas and kept == self._kept and not always:
             return
         self._replicas, self._kept = replicas, kept
@@ -122,6 +133,8 @@ class Publisher:
             pins=tuple(kept.pins),
             changes=kept.changes,
             adapters=kept.added,
+            orders=kept.orders,
+            canaries=canaries,
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
         )
@@ -194,7 +207,7 @@ def _replica_state(
         start_phases=record.phases,
         adapters=record.adapters,
         adapter_errors=record.adapter_errors,
-        requested=requested.value if requested else "",
+        requested=_REQUESTED.get(requested, "") if requested else "",
         continues=record.continues,
     )
 

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -64,7 +64,9 @@ class Worker:
         self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions)
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
-        self.upstreams = Upstreams(plan, keys, self.catalog.set_context, self.catalog.set_added)
+        catalog, self._hot = self.catalog, affinity.models(plan)
+        self.with_affinity = self._hot
+        self.upstreams = Upstreams(plan, keys, catalog.set_context, catalog.set_added, self.set_canaries)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
         self.journal = RequestJournal(plan.paths.journal, plan, self.board.index)
@@ -92,11 +94,14 @@ class Worker:
         )
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
         self.responses = ResponseFiles.of(plan)
-        self.with_affinity = affinity.models(plan)
         self.events = Hub(plan, keys, self.board, status=self.status, state=lambda: self.upstreams.state)
         self._queue_timer: asyncio.TimerHandle | None = None
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock
+
+    def set_canaries(self, routes: Collection[str]) -> None:
+        """Their conversations stay with one of two replicas too."""
+        self.with_affinity = self._hot.union(routes)
 
     @property
     def draining(self) -> bool:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from berth.control.decisions import eviction, scaling, standby
+from berth.control.decisions import eviction, migrations, scaling, standby
 from berth.control.decisions.records import COMING, GIVEN_UP, Goal, Observation, Record, Transition
 from berth.control.decisions.restart_policy import History
+from berth.migration import Migration, Phase
 from berth.operations import LOADING, Action, Operation, OperationState, Step
 from berth.state import ReplicaStatus
 
@@ -23,6 +24,7 @@ _ENDS: Mapping[Action, ReplicaStatus] = {
     Action.LOAD: _S.READY,
     Action.RESTART: _S.READY,
     Action.SCALE: _S.READY,  # of those that are kept
+    Action.MIGRATE: _S.READY,  # of the candidate
 }
 _WAKING = frozenset({Action.WAKE, Action.LOAD, Action.SCALE})
 
@@ -52,8 +54,9 @@ def step(record: Record, observation: Observation, now: float) -> Transition | N
             return _drain(record, operation, goal, now) if is_ready else None
         case Action.LOAD | Action.SCALE:
             return _load(record, operation, observation)
-        case Action.RESTART:
-            return _restart(record, operation, observation, now)
+        case Action.RESTART | Action.MIGRATE:
+            moves = operation.action is Action.MIGRATE
+            return migrations.step(record, operation, now) if moves else _restart(record, operation, observation, now)
         case (
             Action.WAKE | Action.UNLOAD | Action.PIN | Action.UNPIN | Action.RELOAD
         ):  # a wake needs a lease: see `wakes`
@@ -79,7 +82,9 @@ def on_drain(record: Record, observation: Observation, now: float) -> Transition
     finish: it stops 3. they have finished, or their time is over: it falls asleep or stops 4. it still has requests.
     """
     name, goal = record.replica.name, record.goal
-    if goal is None or operation_of(record, observation.operations) is None:
+    operation = operation_of(record, observation.operations)
+    moves = operation and operation.migration  # which may want it to serve again
+    if goal is None or operation is None or (moves and not migrations.rests(moves, name)):
         return Transition(name=name, to=_S.READY)
     if record.defect:
         return Transition(name=name, to=_S.STOPPING, reason=f"{record.reason}; {record.defect}", goal=goal)
@@ -126,6 +131,8 @@ def remaining(
 def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> bool:
     if end is _S.UNLOADED:
         return record.status is not end
+    if operation.migration is not None:
+        return record.replica.name == operation.migration.candidate and record.status is not end
     if operation.action is Action.RESTART:
         return operation.starts.get(record.replica.name) == record.starts and record.status is not _S.STANDBY
     return record.status not in (end, _S.STANDBY, _S.FAILED)
@@ -133,6 +140,12 @@ def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> boo
 
 def outcome(operation: Operation, observation: Observation, now: float) -> Outcome | None:
     """How the operation has ended. None: it has not."""
+    if operation.migration is not None:
+        return migrated(operation.migration)
+    return settled(operation, observation, now)
+
+
+def settled(operation: Operation, observation: Observation, now: float) -> Outcome | None:
     records = [record for record in observation.records if record.replica.name in operation.replicas]
     held = _without_memory(records, observation) if operation.action in LOADING else None
     if (
@@ -151,7 +164,7 @@ def outcome(operation: Operation, observation: Observation, now: float) -> Outco
         case Action.RESTART:
             is_over = all(_has_restarted(record, operation, observation) for record in records)
             return _loaded(records) if is_over else None
-        case Action.PIN | Action.UNPIN | Action.RELOAD:
+        case Action.PIN | Action.UNPIN | Action.RELOAD | Action.MIGRATE:
             return None
         case _:  # pragma: no cover - mypy sees that there is none
             assert_never(operation.action)
@@ -269,6 +282,15 @@ def _why_not_ready(records: Sequence[Record]) -> str:
         for record in records
         if record.status is not _S.STANDBY
     )
+
+
+def migrated(migration: Migration) -> Outcome | None:
+    if migration.phase is Phase.DONE:
+        numbers = migrations.shown(migration.own)
+        return Outcome(state=OperationState.DONE, reason=f"{migration.candidate} serves; canary: {numbers}")
+    if migration.phase is Phase.ROLLED_BACK:
+        return Outcome(state=OperationState.FAILED, reason=f"rolled back: {migration.reason}")
+    return None
 
 
 def _slept(records: Sequence[Record]) -> Outcome | None:

@@ -106,4 +106,6 @@ def _asked(request: Request) -> tuple[str, str]:
     if adapter is not None and (adapter.add or adapter.remove):
         name = adapter.add.name if adapter.add else adapter.remove
         return "add adapter" if adapter.add else "remove adapter", f"{adapter.model}/{name}"
+    if request.move is not None:
+        return str(request.move.kind), request.move.migration
     return ("cancel", request.cancel) if request.cancel else ("", "")

@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from berth.control.decisions import requests, scaling
+from berth.control.decisions import migrations, requests, scaling
 from berth.control.decisions.records import Observation, Record
 from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_SWAP, Decision
-from berth.control.operations import denials
+from berth.control.operations import denials, planning
 from berth.control.operations.event_ring import EventRing
+from berth.control.operations.planning import Around
 from berth.log import log
+from berth.migration import Migration, Move, MoveKind
 from berth.operations import (
     HISTORY,
     LONGEST_DRAIN_S,
@@ -29,6 +31,7 @@ from berth.state import AddedAdapter, Cause, ChangeKind, ModelChanges, ReplicaSt
 
 _S = ReplicaStatus
 _LONGEST_BY = 200
+NOTHING = Around()
 _CHANGES = {
     (_S.WAITING, _S.STARTING): ChangeKind.WAIT,
     (_S.STARTING, _S.READY): ChangeKind.LOAD,
@@ -58,6 +61,7 @@ class Kept:
     adapters: Mapping[str, tuple[Adapter, ...]] = field(default_factory=dict)  # added while serving, by model
     used_names: Mapping[str, str] = field(default_factory=dict)  # of all adapters so far: their sources
     scales: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: the replicas that are loaded
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: the fallback order, once promoted
 
     def wanted(self, route: ModelRoute) -> tuple[str, ...]:
         """Its replicas that are loaded with it; the others wait for `berth scale`."""
@@ -109,17 +113,22 @@ class Operations:
     def find(self, number: str) -> Operation | None:
         return next((one for one in self.kept.operations if one.id == number), None)
 
-    def ask(self, change: Change, observation: Observation, *, workers: Sequence[int], now: float) -> Reply:
+    def ask(
+        self, change: Change, observation: Observation, *, workers: Sequence[int], now: float, around: Around = NOTHING
+    ) -> Reply:
         """Accepts or denies a change. The same change as one that is running, or what is so already, is no new one."""
         denial = denials.invalid(change, observation)
         if denial is not None:
             return Reply(denial=denial)
         asked = new_operation(change, observation, workers, self._wall(), self.kept)
         known = next((one for one in self.running if one.model == asked.model), None)
-        if known is not None and (known.action, known.replicas, known.kept) == (
-            *(asked.action, asked.replicas, asked.kept),
-        ):
+        if known is not None and is_same(known, asked, change):
             return self.reply(known, observation)
+        if known is None and change.action is Action.MIGRATE:
+            made = planning.migration(change, observation, around, now)
+            if isinstance(made, Denial):
+                return Reply(denial=made)
+            asked = with_migration(asked, made, observation)
         denial = denials.denial(asked, known, self.kept.pins, observation)
         if denial is not None:
             return Reply(denial=denial)
@@ -157,11 +166,39 @@ class Operations:
         }[decision]
         self.ask(change, observation, workers=(), now=now)
 
-    def cancel(self, number: str) -> Reply:
-        """What has not begun does not happen; a draining replica serves again. What has begun is not undone."""
+    def move(self, move: Move, by: str, now: float) -> Reply:
+        """Of a migration that runs."""
+        operation = self.find(move.migration)
+        if operation is None or operation.migration is None:
+            return Reply(denial=denials.unknown_operation(move.migration))
+        changed = migrations.moved(operation.migration, move, by, now)
+        if changed == operation.migration or not operation.running:
+            message = f"Migration {operation.id} is {operation.migration.phase}: it cannot {move.kind}."
+            return Reply(denial=Denial(code=DenialCode.OVER, message=message))
+        return Reply(operation=self.progressed(operation, changed))
+
+    def progressed(self, operation: Operation, migration: Migration) -> Operation:
+        """The operation with its migration as it is now."""
+        changed = replace(operation, migration=migration)
+        orders = dict(self.kept.orders)
+        if migration.promoted:
+            orders[operation.model] = migration.after
+        elif orders.get(operation.model) == migration.after:
+            orders[operation.model] = migration.before
+        operations = tuple(changed if one.id == operation.id else one for one in self.kept.operations)
+        self.kept = replace(self.kept, operations=operations, orders=orders)
+        return changed
+
+    def cancel(self, number: str, now: float | None = None) -> Reply:
+        """What has not begun does not happen; a draining replica serves again. What has begun is not undone, except for
+        a migration, which is rolled back.
+        """
         operation = self.find(number)
         if operation is None:
             return Reply(denial=denials.unknown_operation(number))
+        if operation.migration is not None and operation.running:
+            move = Move(migration=number, kind=MoveKind.ABORT)
+            return self.move(move, "berth cancel", time.monotonic() if now is None else now)
         if operation.state is OperationState.CANCELLED:
             return Reply(operation=operation)
         if not operation.running or operation.action is Action.RELOAD:
@@ -261,6 +298,19 @@ def new_operation(
         kept=scaling.kept(records, change.count) if change.count else (),
         starts=requests.starts(change.action, records, may_start),
     )
+
+
+def with_migration(operation: Operation, made: Migration, observation: Observation) -> Operation:
+    starts = {one.replica.name: one.starts for one in observation.records if one.replica.name == made.candidate}
+    replicas = tuple(name for name in made.before if name in (made.candidate, made.stable))
+    return replace(operation, replicas=replicas, starts=starts, migration=made)
+
+
+def is_same(known: Operation, asked: Operation, change: Change) -> bool:
+    """The change was requested already."""
+    if known.migration is not None:
+        return known.action is asked.action and known.migration.options == change.migrate
+    return (known.action, known.replicas, known.kept) == (asked.action, asked.replicas, asked.kept)
 
 
 def _shown(operation: Operation) -> dict[str, str]:

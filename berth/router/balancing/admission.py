@@ -27,7 +27,7 @@ from berth.router.balancing.fairness import Turns
 from berth.router.balancing.queue import Queue, Ticket
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
-from berth.router.exchange.headers import load_wait_s
+from berth.router.exchange.headers import SIDE, load_wait_s
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, Rejection
 
@@ -67,6 +67,8 @@ class Admission:
             raise self._upstreams.not_ready(ctx.route)
         if self._upstreams.ejected:
             ready = selection.healthy(ready, time.monotonic())
+        if (canaries := self._upstreams.canaries) and (split := canaries.get(ctx.route.name)) is not None:
+            return selection.split(ready, split, ctx.session or ctx.request_id.encode(), ctx.headers.get(SIDE, b""))
         return self._balanced(ctx, ready) if ctx.route.standby is Standby.HOT and len(ready) > 1 else ready
 
     def peers(self, ctx: RequestContext, upstream: Upstream) -> Sequence[Upstream]:
