@@ -96,6 +96,7 @@ class Migration:
     phase: Phase
     since: float  # of the phase, or of its step
     hold_since: float = 0.0  # swap: since when requests are queued
+    hold_s: float = 0.0  # swap: for how long, as predicted
     step: int = 0
     paused: str = ""  # why it stays at its step
     reason: str = ""  # why it is rolled back

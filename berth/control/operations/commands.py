@@ -44,6 +44,9 @@ def change(run_dir: str, requested: Change, *, wait_s: float | None, as_json: bo
         return DENIED
     if requested.dry_run or reply.operation.state is OperationState.DONE or _serves(reply.operation):
         return 0
+    undone = reply.operation.migration is not None and reply.operation.migration.phase is Phase.ROLLED_BACK
+    if undone and requested.migrate and not requested.migrate.to:  # which is what was requested
+        return 0
     if reply.operation.running:
         return 0 if wait_s is None else TIMED_OUT
     return FAILED
@@ -117,8 +120,7 @@ def migrations(run_dir: str, *, as_json: bool) -> int:
 
 def migration_lines(migration: Migration) -> list[str]:
     """What it does, how far it is, and what was counted."""
-    how = {How.SWAP: "no room for both: requests are queued", How.BOTH: "both run"}.get(migration.how, "")
-    lines = [f"  {migration.stable} -> {migration.candidate} ({how}), revision {migration.revision}"]
+    lines = [f"  {migration.stable} -> {migration.candidate}, revision {migration.revision}: {_how(migration)}"]
     lines.append(f"  phase     {_phase(migration)}")
     lines += [f"  paused    {migration.paused}"] if migration.paused else []
     lines += [f"  reason    {migration.reason}"] if migration.reason else []
@@ -129,6 +131,12 @@ def migration_lines(migration: Migration) -> list[str]:
         lines.append(f"  {name}: {counts.attempts} requests{probes}, {counts.failures} failed{slow}")
     shown = ((gate.name, "passed" if gate.passed else "FAILED", gate.numbers) for gate in gates(migration))
     return [*lines, *(f"  gate      {name}: {result} ({numbers})" for name, result, numbers in shown)]
+
+
+def _how(migration: Migration) -> str:
+    if migration.how is How.SWAP:
+        return f"swap, requests hold for about {migration.hold_s:.0f} s"
+    return "both run, which fits"
 
 
 def _phase(migration: Migration) -> str:
@@ -178,6 +186,8 @@ def _show(reply: Reply, *, as_json: bool, dry_run: bool = False) -> None:
         sys.stderr.write(f"berth: denied ({reply.denial.code}): {reply.denial.message}\n")
     elif reply.operation is not None:
         lines = [] if dry_run else [operation_line(reply.operation)]
+        if dry_run and (migration := reply.operation.migration) is not None:
+            lines.append(f"  revision {migration.revision}: {_how(migration)}")
         sys.stdout.write(("\n".join([*lines, *step_lines(reply.steps)]) or "nothing would change") + "\n")
     else:
         pins = [f"{model} pinned by {pin.by or 'someone'} at {_time(pin.since)}" for model, pin in reply.pins.items()]

@@ -70,6 +70,7 @@ def migration(change: Change, observation: Observation, around: Around, now: flo
         phase=Phase.HOLDING if how is How.SWAP else Phase.STARTING,
         since=now,
         hold_since=now if how is How.SWAP else 0.0,
+        hold_s=hold_s(pair, around, change.drain_s) if how is How.SWAP else 0.0,
     )
 
 

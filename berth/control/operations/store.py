@@ -122,8 +122,9 @@ class Operations:
             return Reply(denial=denial)
         asked = new_operation(change, observation, workers, self._wall(), self.kept)
         known = next((one for one in self.running if one.model == asked.model), None)
-        if known is not None and is_same(known, asked, change):
-            return self.reply(known, observation)
+        if known is not None and (undoes(known, change) or is_same(known, asked, change)):
+            back = Move(migration=known.id, kind=MoveKind.ABORT)
+            return self.move(back, change.by, now) if undoes(known, change) else self.reply(known, observation)
         if known is None and change.action is Action.MIGRATE:
             made = planning.migration(change, observation, around, now)
             if isinstance(made, Denial):
@@ -304,6 +305,14 @@ def with_migration(operation: Operation, made: Migration, observation: Observati
     starts = {one.replica.name: one.starts for one in observation.records if one.replica.name == made.candidate}
     replicas = tuple(name for name in made.before if name in (made.candidate, made.stable))
     return replace(operation, replicas=replicas, starts=starts, migration=made)
+
+
+def undoes(known: Operation, change: Change) -> bool:
+    """A rollback to what serves, or served, before a migration that is not over: that takes no start."""
+    migration, options = known.migration, change.migrate
+    if migration is None or options is None or options.to or change.dry_run:
+        return False
+    return migration.phase in migrations.ABORTABLE and options.revision in (0, migration.revision - 1)
 
 
 def is_same(known: Operation, asked: Operation, change: Change) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from berth.cli import main
 from berth.control.operations.server import serve
 from berth.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
-from berth.operations import Action, Denial, DenialCode, Operation, OperationState, Reply, Request
+from berth.operations import Action, Denial, DenialCode, Operation, OperationState, Reply, Request, Step
 from tests.fakes.plans import make_plan, make_replica
 
 MIGRATION = Migration(
@@ -119,7 +119,7 @@ def test_shows_a_migration_with_its_numbers(control: Control, capsys: pytest.Cap
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:] == [
-        "  chat-vllm -> chat-sglang (both run), revision 2",
+        "  chat-vllm -> chat-sglang, revision 2: both run, which fits",
         "  phase     canary, 25% of the conversations, paused",
         "  paused    by me",
         "  check     4 answers are sane",
@@ -136,10 +136,10 @@ def test_shows_a_migration_with_its_numbers(control: Control, capsys: pytest.Cap
 
 def test_shows_why_one_is_rolled_back(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
     back = replace(MIGRATION, phase=Phase.ROLLING_BACK, paused="", reason="failures: 2 of 9", own=Counts())
-    control.reply = Reply(operation=replace(RUNNING, migration=replace(back, how=How.SWAP)))
+    control.reply = Reply(operation=replace(RUNNING, migration=replace(back, how=How.SWAP, hold_s=21.4)))
     assert run("migration", "7") == 0
     text = capsys.readouterr().out
-    assert "(no room for both: requests are queued)" in text
+    assert "revision 2: swap, requests hold for about 21 s" in text
     assert "  phase     rolling_back\n  reason    failures: 2 of 9" in text
     assert "gate" not in text
 
@@ -165,3 +165,16 @@ def test_lists_migrations_alone(control: Control, capsys: pytest.CaptureFixture[
     control.reply = Reply()
     assert run("migrations") == 0
     assert capsys.readouterr().out == "no migrations\n"
+
+
+def test_a_dry_run_says_how(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
+    control.reply = Reply(operation=RUNNING, steps=(Step(replica="chat-sglang", status="standby", to="ready"),))
+    assert run("migrate", "chat", "--to", "sglang", "--dry-run") == 0
+    assert capsys.readouterr().out == "  revision 2: both run, which fits\n  chat-sglang: standby -> ready\n"
+
+
+def test_a_rollback_of_a_running_migration_ends_well(control: Control) -> None:
+    undone = replace(MIGRATION, phase=Phase.ROLLED_BACK, paused="")
+    control.reply = Reply(operation=replace(RUNNING, state=OperationState.FAILED, migration=undone))
+    assert run("rollback", "chat", "--wait", "9") == 0
+    assert run("migrate", "chat", "--to", "sglang", "--wait", "9") == 1

@@ -150,6 +150,7 @@ def test_both_run_where_there_is_room(observation: Observation, free: int, how: 
     assert isinstance(made, Migration)
     assert (made.how, made.phase) == (how, Phase.HOLDING if how is How.SWAP else Phase.STARTING)
     assert made.hold_since == (NOW if how is How.SWAP else 0)
+    assert (made.hold_s > 0) == (how is How.SWAP)
     denied = planned(observation, around, how=How.BOTH)
     assert isinstance(denied, Migration) == (how is How.BOTH)
 
@@ -238,6 +239,20 @@ def test_the_same_migration_twice_is_one_and_others_are_denied() -> None:
     assert load is not None
     assert (other.code, load.code) == (DenialCode.BUSY, DenialCode.BUSY)
     assert "migrate, requested by someone" in load.message
+
+
+def test_a_rollback_undoes_a_migration_that_is_not_over() -> None:
+    operations = Operations(EventRing())
+    first = operations.ask(asked(), seen(), workers=(), now=NOW, around=AROUND).operation
+    other = operations.ask(asked(to="", revision=7), seen(), workers=(), now=NOW, around=AROUND).denial
+    undone = operations.ask(asked(to=""), seen(), workers=(), now=NOW, around=AROUND).operation
+
+    assert first is not None
+    assert other is not None
+    assert other.code is DenialCode.BUSY
+    assert undone is not None
+    assert undone.migration is not None
+    assert (undone.id, undone.migration.phase) == (first.id, Phase.ROLLING_BACK)
 
 
 def test_a_dry_run_shows_the_candidate() -> None:
