@@ -137,10 +137,6 @@ async def _kill(victim: Victim, life: Life) -> None:
     pid = life.box.states()[OLD if victim == "stable" else NEW].pid
     if pid is not None:  # it does not run in this phase
         os.kill(pid, signal.SIGKILL)
-    if victim == "stable":  # the canary is paused when the stable replica is gone
-        migration = life.migration()
-        if migration is not None and migration.phase is Phase.CANARY:
-            await life.box.until_status(OLD, ReplicaStatus.READY, LIMIT_S)
 
 
 async def _agree(box: Appliance) -> None:

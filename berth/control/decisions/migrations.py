@@ -169,9 +169,11 @@ def effective(route: ModelRoute, orders: Mapping[str, tuple[str, ...]], operatio
 
 
 def canary(migration: Migration, view: View, now: float) -> Migration:
+    waits = f"{migration.stable} does not serve: the candidate answers all until it does, or until promote or abort"
     if view.stable.status is not _S.READY:
-        serves = f"{migration.stable} does not serve ({view.stable.status}): promote or abort"
-        return migration if migration.paused else replace(migration, paused=serves)
+        return migration if migration.paused else replace(migration, paused=waits)
+    if migration.paused == waits:
+        return replace(migration, paused="", since=now)
     if migration.paused or now - migration.since < migration.options.step_s:
         return migration
     if migration.own.attempts < _wanted(migration):

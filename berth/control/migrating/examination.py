@@ -12,7 +12,7 @@ from typing import Any, Final
 from berth import json_text
 from berth.canonical import EngineResponse, InferenceRequest, Json, Operation
 from berth.control.hangs.canary import Canary
-from berth.control.probes import Prober
+from berth.control.probes import Prober, Response
 from berth.dialects.base import UnsupportedError
 from berth.dialects.registry import dialect_of
 from berth.plan import Replica, Task
@@ -70,8 +70,7 @@ class Examination:
 
     async def ask(self, replica: Replica, prompt: str) -> tuple[str, str]:
         """The text, and what is wrong with the answer."""
-        body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": _TOKENS, "temperature": 0}
-        answer = await self._generated(replica, body)
+        answer = await self._generated(replica, prompt, {"max_tokens": _TOKENS})
         if isinstance(answer, str):
             return "", answer
         choice, text = _first(answer)
@@ -88,9 +87,8 @@ class Examination:
     async def fits(self, replica: Replica) -> str:
         """What is wrong with an answer that has to match a schema."""
         form = {"type": "json_schema", "json_schema": {"name": "check", "schema": _SCHEMA, "strict": True}}
-        question = [{"role": "user", "content": "Is the sky blue? Answer in JSON."}]
-        body = {"messages": question, "max_tokens": _SCHEMA_TOKENS, "temperature": 0, "response_format": form}
-        answer = await self._generated(replica, body)
+        fields = {"max_tokens": _SCHEMA_TOKENS, "response_format": form}
+        answer = await self._generated(replica, "Is the sky blue? Answer in JSON.", fields)
         if isinstance(answer, str):
             return answer
         try:
@@ -102,33 +100,46 @@ class Examination:
 
     async def streams(self, replica: Replica) -> str:
         """What is wrong with a stream."""
-        message = {"role": "user", "content": PROMPTS[0]}
-        body = {"messages": [message], "max_tokens": _TOKENS, "temperature": 0, "stream": True}
-        request = InferenceRequest(operation=Operation.CHAT, model=replica.model, body=body, stream=True)
-        sent = dialect_of(replica).request(request, replica.served_name)
-        response = await self._prober.request(replica, "POST", sent.path, sent.body, self._limit_s)
+        _request, response = await self._post(replica, PROMPTS[0], {"max_tokens": _TOKENS, "stream": True})
         if isinstance(response, str):
             return response
         ends = response.body.rstrip().endswith(b"[DONE]")
         return "" if response.ok and ends else f"its stream does not end ({response.status})"
 
-    async def _generated(self, replica: Replica, body: Json) -> EngineResponse | str:
+    async def _generated(self, replica: Replica, prompt: str, fields: Json) -> EngineResponse | str:
         """The response, or the error."""
-        dialect = dialect_of(replica)
-        request = InferenceRequest(operation=Operation.CHAT, model=replica.model, body=body)
-        try:
-            sent = dialect.request(request, replica.served_name)
-        except UnsupportedError as error:
-            return error.message
-        response = await self._prober.request(replica, "POST", sent.path, sent.body, self._limit_s)
+        request, response = await self._post(replica, prompt, fields)
         if isinstance(response, str):
             return response
-        answer = dialect.answer(request, replica.model, response.status, response.body)
-        return answer if isinstance(answer, EngineResponse) else f"{sent.path}: {answer.message}"
+        answer = dialect_of(replica).answer(request, replica.model, response.status, response.body)
+        return answer if isinstance(answer, EngineResponse) else f"{request.operation}: {answer.message}"
+
+    async def _post(self, replica: Replica, prompt: str, fields: Json) -> tuple[InferenceRequest, Response | str]:
+        """As a chat, or as a completion of a model that has no template for chats."""
+        bodies: dict[Operation, Json] = {
+            Operation.CHAT: {"messages": [{"role": "user", "content": prompt}]},
+            Operation.COMPLETION: {"prompt": prompt},
+        }
+        stream = bool(fields.get("stream"))
+        requests = [
+            InferenceRequest(
+                operation=one, model=replica.model, body={**body, **fields, "temperature": 0}, stream=stream
+            )
+            for one, body in bodies.items()
+        ]
+        for request in requests:
+            try:
+                sent = dialect_of(replica).request(request, replica.served_name)
+            except UnsupportedError as error:
+                return request, error.message
+            response = await self._prober.request(replica, "POST", sent.path, sent.body, self._limit_s)
+            if isinstance(response, str) or not 400 <= response.status < 500:
+                break
+        return request, response
 
 
 def _first(answer: EngineResponse) -> tuple[dict[str, Any], str]:
     """The first choice, and its text: reasoning counts too."""
     choice: Any = json_text.loads(answer.body)["choices"][0]
-    message = choice["message"]
+    message = choice.get("message") or {"content": choice.get("text")}
     return choice, message.get("content") or message.get("reasoning_content") or message.get("reasoning") or ""

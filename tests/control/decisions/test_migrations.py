@@ -126,11 +126,13 @@ def test_a_promotion_that_cannot_be_written_waits_for_the_operator() -> None:
     assert moved(paused, Move(migration="1", kind=MoveKind.RESUME), "me", NOW).paused == ""
 
 
-def test_a_stable_replica_that_fails_pauses_the_canary() -> None:
+def test_the_canary_waits_for_a_stable_replica_that_fails() -> None:
     paused = advance(replace(BEGUN, phase=P.CANARY, own=ENOUGH), view(S.READY, S.BACKOFF), NOW)
 
-    assert paused.paused == "old does not serve (backoff): promote or abort"
+    assert paused.paused.startswith("old does not serve: the candidate answers all until it does")
     assert advance(paused, view(S.READY, S.BACKOFF), NOW) == paused
+    again = advance(paused, view(S.READY), NOW + 9)
+    assert (again.paused, again.since, again.phase) == ("", NOW + 9, P.CANARY)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ async def test_a_candidate_that_fails_gets_none() -> None:
         (chat_answer("!" * 40), "consists of '!'"),
         (chat_answer("Hello"), ""),
         (chat_answer("Hello").replace(b'"stop"', b"null  "), "no finish reason or usage"),
-        (error_answer("no", status=400), "/v1/chat/completions: no"),
+        (error_answer("no", status=400), "completion: no"),
+        (error_answer("no", status=503), "chat: no"),
     ],
 )
 async def test_texts_must_be_sane(answer: bytes, error: str) -> None:
@@ -128,3 +129,18 @@ async def test_an_engine_that_cannot_be_reached_or_asked_is_not_fit() -> None:
         assert "cannot connect" in (await asked.ask(replica(port, "vllm"), "Hello"))[1]
         assert "cannot connect" in await asked.fits(replica(port, "vllm"))
         assert "cannot connect" in await asked.streams(replica(port, "vllm"))
+
+
+async def test_a_model_without_chats_is_asked_for_completions() -> None:
+    def steps(request: Request) -> tuple[Step, ...]:
+        if "chat" in request.path:
+            return (error_answer("no chat template", status=400),)
+        if request.json.get("stream"):
+            return (answer(b"data: [DONE]\n\n", headers="content-type: text/event-stream\r\n"),)
+        choice = {"index": 0, "text": "It rains.", "finish_reason": "length"}
+        return (json_answer({"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 3}}),)
+
+    with FakeUpstream() as engine:
+        engine.answers_with(steps)
+        found = await check(replica(int(engine.url.rpartition(":")[2]), "vllm"))
+    assert found == Finding(summary="4 answers are sane")
