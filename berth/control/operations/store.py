@@ -232,7 +232,10 @@ class Operations:
             pins.setdefault(operation.model, Pin(by=operation.by, since=operation.created_at))
         elif operation.action is Action.UNPIN:
             pins.pop(operation.model, None)
-        self.kept = replace(self.kept, operations=(*self.kept.operations, operation)[-HISTORY:], pins=pins)
+        operations = (*self.kept.operations, operation)
+        over = [one.id for one in operations if not one.running][: max(0, len(operations) - HISTORY)]
+        operations = tuple(one for one in operations if one.id not in over)  # a migration may run for hours
+        self.kept = replace(self.kept, operations=operations, pins=pins)
         log.info("operation accepted", **_shown(operation))
         self._events.operation(operation)
         if operation.action in (Action.PIN, Action.UNPIN):

@@ -10,7 +10,7 @@ from berth.control.operations.event_ring import EventRing
 from berth.control.operations.planning import Around, migration
 from berth.control.operations.store import Operations
 from berth.migration import How, Migration, Move, MoveKind, Options, Phase
-from berth.operations import Action, Change, Denial, DenialCode
+from berth.operations import HISTORY, Action, Change, Denial, DenialCode
 from berth.plan import (
     Author,
     EngineName,
@@ -297,3 +297,15 @@ def test_moves_change_a_running_migration_only() -> None:
     assert back.migration is not None
     assert (back.migration.phase, back.migration.reason) == (Phase.ROLLING_BACK, "aborted by berth cancel")
     assert operations.kept.orders == {"chat": ROUTE.replicas}
+
+
+def test_many_operations_do_not_displace_one_that_runs() -> None:
+    operations = Operations(EventRing())
+    running = operations.ask(asked(), seen(), workers=(), now=NOW, around=AROUND).operation
+    assert running is not None
+    for number in range(HISTORY + 9):
+        action = Action.PIN if number % 2 else Action.UNPIN
+        operations.ask(Change(action=action, model="chat", by=str(number)), seen(), workers=(), now=NOW)
+
+    kept = operations.kept.operations
+    assert (len(kept), kept[0].id) == (HISTORY, running.id)
