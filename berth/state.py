@@ -186,6 +186,7 @@ class State:
     adapters: tuple[AddedAdapter, ...] = ()
     orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model, where it is not the plan's
     canaries: tuple[Canary, ...] = ()
+    held: tuple[str, ...] = ()  # models whose requests a migration queues: they do not time out meanwhile
     expires: Mapping[str, float] = field(default_factory=dict)  # Unix seconds at which idle models will be unloaded
     run_dir_free_bytes: int | None = None  # None: unknown
 

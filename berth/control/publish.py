@@ -135,6 +135,7 @@ class Publisher:
             adapters=kept.added,
             orders=kept.orders,
             canaries=canaries,
+            held=tuple(sorted({one.replica.model for one in records if one.replica.name in held.awaited})),
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
         )

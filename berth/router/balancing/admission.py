@@ -32,6 +32,7 @@ from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, Rejection
 
 _SHORTEST_S = 0.001  # timers may be early by less
+_HELD_S = 1.0  # so much longer at a time, while a migration queues requests: control limits how long it does
 
 
 class Admission:
@@ -193,6 +194,8 @@ class Admission:
         ends, heartbeat = ticket.since + limit_s, ticket.since + HEARTBEAT_S
         while not ticket.granted.done():
             now = time.monotonic()
+            if now >= ends and queue.model in self._upstreams.held:
+                ends = now + _HELD_S
             if now >= ends:
                 self._meter.rejected(queue.model, Rejection.TIMEOUT)
                 raise queue.timeout_error(ticket, limit_s)
@@ -239,6 +242,8 @@ class Admission:
             while True:
                 await asyncio.wait([back], timeout=max(min(ends, heartbeat) - time.monotonic(), _SHORTEST_S))
                 now = time.monotonic()
+                if now >= ends and model in upstreams.held:
+                    ends = now + _HELD_S
                 if back.done() and not upstreams.ready(ctx.route) and upstreams.comes_back(ctx.route) and now < ends:
                     waiting[ctx] = back = asyncio.get_running_loop().create_future()  # it was back, and is away again
                 if back.done() or now >= ends:

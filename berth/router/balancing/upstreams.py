@@ -105,6 +105,7 @@ class Upstreams:
         self._ready: dict[str, list[Upstream]] = {}  # model -> those that control reports ready, in the route's order
         self._orders: Mapping[str, tuple[str, ...]] = {}  # of models that were migrated: their replicas
         self.canaries: Mapping[str, Split] = {}  # by route
+        self.held: Collection[str] = ()  # models whose requests a migration queues
         self.ejected: set[str] = set()  # replicas whose circuit is not closed
         self.state: State | None = None  # the last valid one
         self.statuses: Mapping[str, ReplicaState] = self._initial
@@ -129,7 +130,7 @@ class Upstreams:
             self._on_adapters(state.adapters)
         if state.canaries != (self.state.canaries if self.state else ()):
             self._split(state.canaries)
-        self.state, self._orders = state, state.orders
+        self.state, self._orders, self.held = state, state.orders, state.held
         self._unreported = self._attached - {replica.name for replica in state.replicas}
         self.statuses = {**self._initial, **{r.name: r for r in state.replicas if r.name in self._initial}}
         for reported in state.replicas:
