@@ -77,6 +77,10 @@ def notes(revisions: Sequence[Revision], history: History) -> Iterator[str]:
     if history.problem:
         yield f"revisions are ignored: {history.problem}"
     for one in revisions:
+        last = history.promoted(one.model)
+        if last is not None and last.by is not Author.ENV and one.number > last.number:
+            engines = last.says.get("engines", "")
+            yield f"{one.model}: revision {one.number} is what BERTH_MODELS says, in place of {last.number} ({engines})"
         if one.by is not Author.ENV and one.order != tuple(sorted(one.order)):
             engines = one.says.get("engines", "")
             since = f"revision {one.number} ({engines}, by {one.by} on {date(one.at)}); BERTH_MODELS is unchanged since"
