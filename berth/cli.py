@@ -13,6 +13,7 @@ from berth import __version__
 from berth.errors import BerthError
 
 if TYPE_CHECKING:
+    from berth.migration import Options
     from berth.operations import AdapterChange
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
@@ -159,10 +160,11 @@ def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             return commands.events(run_dir, follow=options.follow, as_json=options.json)
         case _:
             requested = Change(
-                action=Action(options.command),
+                action=Action.MIGRATE if options.command == "rollback" else Action(options.command),
                 model=options.model,
                 drain_s=options.drain,
                 count=getattr(options, "count", None),
+                migrate=migrate_options(options),
                 by="the command line",
                 dry_run=options.dry_run,
             )
@@ -197,6 +199,41 @@ def capture(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         wanted = dataclasses.replace(wanted, capture=limits)
     run_dir = settings.run_dir(environ, defaults=checkout.defaults(environ))
     return capture_commands.run(run_dir, wanted, form=getattr(options, "form", "text"))
+
+
+def migrations(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Of a running Berth: all of them, or one."""
+    from berth.boot.config import checkout, settings
+    from berth.control.operations import commands
+
+    run_dir = settings.run_dir(environ, defaults=checkout.defaults(environ))
+    if options.command == "migrations":
+        return commands.migrations(run_dir, as_json=options.json)
+    return commands.migration(run_dir, options.id, options.do or "", as_json=options.json)
+
+
+def migrate_options(options: argparse.Namespace) -> "Options | None":
+    """Of `berth migrate` and `berth rollback`."""
+    from berth.migration import How, Options
+
+    if options.command not in ("migrate", "rollback"):
+        return None
+    return Options(
+        to=getattr(options, "to", ""),
+        revision=getattr(options, "revision", 0),
+        how=How(options.how),
+        steps=options.steps,
+        step_s=options.step_time,
+        step_requests=options.step_requests,
+        keep_s=options.keep,
+        hold_s=options.hold,
+        first_token_s=options.first_token,
+        token_s=options.token,
+    )
+
+
+def percentages(text: str) -> tuple[float, ...]:
+    return tuple(float(part.removesuffix("%")) for part in text.split(","))
 
 
 def adapter_change(options: argparse.Namespace) -> "AdapterChange":
@@ -343,6 +380,8 @@ COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("status", "top", "logs", "connect"), operate),
     **dict.fromkeys((*CHANGES, "reload", "adapters", "operations", "cancel", "events"), change),
     "bench": bench,
+    **dict.fromkeys(("migrate", "rollback"), change),
+    **dict.fromkeys(("migration", "migrations"), migrations),
     "key": key,
     "usage": usage,
     "audit": audit,
@@ -381,6 +420,7 @@ def _add_changes(
     add.add_argument("path", metavar="PATH", help="of its folder")
     todo.add_parser("remove", help="unload it").add_argument("name", metavar="NAME")
     todo.add_parser("list", help="show them (the default)")
+    add_migrations(commands, changes, json)
     operations = commands.add_parser("operations", help="show the last operations, or one", parents=[json])
     operations.add_argument("id", nargs="?", default="", metavar="ID")
     cancel = commands.add_parser("cancel", help="cancel an operation that has not begun or drains", parents=[json])
@@ -389,7 +429,42 @@ def _add_changes(
     events.add_argument("-f", "--follow", action="store_true", help="keep showing new ones")
 
 
-def _add_revisions(
+def add_migrations(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    changes: argparse.ArgumentParser,
+    json: argparse.ArgumentParser,
+) -> None:
+    text = "let another engine serve a model, step by step, without losing a request"
+    migrate = commands.add_parser("migrate", help=text, parents=[changes, json])
+    migrate.add_argument("model", metavar="MODEL", help="a name or alias")
+    migrate.add_argument("--to", required=True, metavar="ENGINE", help="one of the model's engines, or a replica")
+    rollback = commands.add_parser("rollback", help="migrate back to an earlier revision", parents=[changes, json])
+    rollback.add_argument("model", metavar="MODEL", help="a name or alias")
+    rollback.add_argument("--to", dest="revision", type=int, default=0, metavar="N", help="default: the one before")
+    for command, steps, step_s, requests in ((migrate, "1,5,25,100", 300, 100), (rollback, "100", 0, 0)):
+        command.add_argument(
+            "--how", choices=("auto", "both", "swap"), default="auto", help="with room for both or not"
+        )
+        command.add_argument(
+            "--steps", type=percentages, default=percentages(steps), metavar="P,...", help=f"percentages ({steps})"
+        )
+        for name, unit, default, text in (
+            ("--step-time", "S", step_s, "a step lasts so long at least"),
+            ("--keep", "S", 900, "the engine before is kept so long after the promotion"),
+            ("--hold", "S", 300, "without room for both: requests may be queued so long"),
+            ("--first-token", "S", 1, "a response whose first token takes longer is slow"),
+            ("--token", "S", 0.05, "and one whose tokens take longer on average"),
+        ):
+            command.add_argument(name, type=float, default=default, metavar=unit, help=f"{text} ({default:g} s)")
+        text = f"a step has so many requests at least; Berth makes those that are missing ({requests})"
+        command.add_argument("--step-requests", type=int, default=requests, metavar="N", help=text)
+    one = commands.add_parser("migration", help="show a migration with its numbers, or change it", parents=[json])
+    one.add_argument("id", metavar="ID")
+    one.add_argument("do", nargs="?", choices=("pause", "resume", "promote", "abort"))
+    commands.add_parser("migrations", help="show the last migrations", parents=[json])
+
+
+def add_revisions(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", json: argparse.ArgumentParser
 ) -> None:
     listed = commands.add_parser("revisions", help="show what served a model, since when and why", parents=[json])
@@ -545,7 +620,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("fetch", help="download the models of BERTH_MODELS in advance", parents=[models])
     commands.add_parser("export", help="write models and compile caches as tar to stdout", parents=[models])
     commands.add_parser("import", help="read the output of `berth export` from stdin")
-    for add in (add_views, _add_changes, _add_bench, _add_revisions, _add_route):
+    for add in (add_views, _add_changes, _add_bench, add_revisions, _add_route):
         add(commands, json)
     _add_keys(commands, run_dir, json)
     _add_capture(commands)

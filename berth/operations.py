@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from berth.capture import Captured, CaptureRequest
+from berth.migration import Migration, Move, Options
 from berth.plan import Adapter
 
 HISTORY: Final = 50
@@ -30,6 +31,7 @@ class Action(StrEnum):
     WAKE = "wake"
     RESTART = "restart"
     SCALE = "scale"  # to a number of replicas
+    MIGRATE = "migrate"  # to another engine of the model, and back
     PIN = "pin"
     UNPIN = "unpin"
     LEASE = "lease"  # its engines run one at a time, as the holder says, and serve no clients
@@ -66,6 +68,8 @@ class DenialCode(StrEnum):
     STOPPING = "berth_stops"
     ADAPTER = "adapter_denied"
     UNKNOWN_CAPTURE = "unknown_capture"
+    MIGRATION = "migration_denied"
+    HOLD = "hold_too_long"  # requests would have to be queued for longer than they can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,7 @@ class Change:
     model: str = ""  # a public name or alias; for restart also a replica
     drain_s: float = DRAIN_S
     count: int | None = None  # of the replicas, to scale to
+    migrate: Options | None = None
     by: str = ""  # who requests it, for people
     dry_run: bool = False  # only say what would happen
 
@@ -96,6 +101,7 @@ class Operation:
     lease_ends: float | None = None  # unless it is renewed, on time.monotonic()'s clock
     ending: OperationState | None = None  # of a lease: as which it ends, once nothing of the model runs
     restores: bool = False  # of a lease: the model is loaded again after it
+    migration: Migration | None = None
 
     @property
     def running(self) -> bool:
@@ -178,13 +184,14 @@ class AdapterStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Exactly one of `change`, `operation`, `cancel`, `events_after`, `keep`, `renew`, `adapter`, `capture`, or none:
-    all operations.
+    """Exactly one of `change`, `operation`, `cancel`, `move`, `events_after`, `keep`, `renew`, `adapter` and `capture`,
+    or none of them: all operations.
     """
 
     change: Change | None = None
     operation: str = ""  # an id
     cancel: str = ""  # an id
+    move: Move | None = None  # of a migration
     events_after: int | None = None  # an id
     keep: Keep | None = None
     renew: Renewal | None = None

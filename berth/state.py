@@ -179,6 +179,16 @@ class AddedAdapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """A share of the conversations of a model gets another replica first. The others get it last."""
+
+    model: str
+    replica: str
+    share: float  # 0..1
+    salt: str  # of the hash that chooses conversations; the chosen ones stay chosen when the share grows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GpuState:
     index: int
     memory_used_bytes: int
@@ -233,6 +243,9 @@ class State:
     pins: tuple[str, ...] = ()  # models that are neither unloaded nor put to sleep
     changes: tuple[ModelChanges, ...] = ()
     adapters: tuple[AddedAdapter, ...] = ()
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model, where it is not the plan's
+    canaries: tuple[Canary, ...] = ()
+    held: tuple[str, ...] = ()  # models whose requests a migration queues: they do not time out meanwhile
     expires: Mapping[str, float] = field(default_factory=dict)  # Unix seconds at which idle models will be unloaded
     run_dir_free_bytes: int | None = None  # None: unknown
     capture: Capture | None = None  # what router workers capture now

@@ -2,8 +2,8 @@
 
 A small mapped file with one row of numbers per worker, in the order of their rows in `heartbeats`: the State by which
 the worker acts (the pid of its control and its sequence number), when somebody last looked at the engines' load, its
-requests on each replica in the plan's order, and the demand for models that are loaded on request: attempts per replica
-so far, and waiting requests per model.
+requests on each replica in the plan's order, and attempts per replica so far, those of
+them that failed, those without the requested format, and waiting requests per model.
 Each worker writes its row a few times a second; nothing is written per request.
 
 A worker counts requests before it reports a State, and control reads the State before the requests. So once a worker
@@ -14,6 +14,7 @@ import mmap
 import os
 import struct
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ class Report(NamedTuple):
     loads: tuple[int, ...]  # requests per replica
     attempts: tuple[int, ...]  # per replica, so far
     waiting: tuple[int, ...]  # requests without a replica, per model
+    failures: tuple[int, ...] = ()  # of the attempts
+    unfit: tuple[int, ...] = ()  # of the attempts: complete, and without the requested format
     looked_at: int = 0  # seconds of the monotonic clock, which all processes share; 0: never
 
 
@@ -51,7 +54,7 @@ class TrafficReport:
         self._cells[0] = self._cells[1] = 0
 
     def write(self, control_pid: int, sequence: int, looked_at: int, numbers: Sequence[int]) -> None:
-        """`numbers`: loads, attempts and waiting requests, one after another."""
+        """`numbers`: loads, attempts, waiting requests, failures and unfit responses, one after another."""
         for cell, number in enumerate(numbers, 3):
             self._cells[cell] = number
         self._cells[2] = looked_at
@@ -75,7 +78,7 @@ def reserve(path: Path, replicas: int, models: int, rows: int) -> None:
 
 
 def row_bytes(replicas: int, models: int) -> int:
-    return -(-(3 + 2 * replicas + models) * 8 // _LINE_BYTES) * _LINE_BYTES
+    return -(-(3 + 4 * replicas + models) * 8 // _LINE_BYTES) * _LINE_BYTES
 
 
 def read_reports(path: Path, replicas: int, models: int) -> list[Report]:
@@ -84,13 +87,11 @@ def read_reports(path: Path, replicas: int, models: int) -> list[Report]:
         data = path.read_bytes()
     except OSError:
         return []
-    size, numbers = row_bytes(replicas, models), 2 * replicas + models
+    size, numbers = row_bytes(replicas, models), 4 * replicas + models
     row = struct.Struct(f"=QQQ{numbers}Q{size - (numbers + 3) * 8}x")
+    ends = [0, replicas, 2 * replicas, 2 * replicas + models, 3 * replicas + models, numbers]
     return [
-        Report(
-            *(pid, sequence, tuple(rest[:replicas]), tuple(rest[replicas : 2 * replicas])),
-            *(tuple(rest[2 * replicas :]), looked_at),
-        )
+        Report._make((pid, sequence, *(tuple(rest[start:end]) for start, end in pairwise(ends)), looked_at))
         for pid, sequence, looked_at, *rest in row.iter_unpack(data[: len(data) // size * size])
     ]
 

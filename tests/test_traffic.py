@@ -16,13 +16,13 @@ def test_reads_what_each_worker_wrote(tmp_path: Path) -> None:
     reserve(path, REPLICAS, MODELS, 3)
     for row, load in ((0, 4), (2, 5)):
         report = TrafficReport(path, row, REPLICAS, MODELS)
-        report.write(77, 12, 100 + row, [0, load, 1, 7, 8, 9, 5, 6])
+        report.write(77, 12, 100 + row, [0, load, 1, 7, 8, 9, 5, 6, 3, 2, 1, 0, 1, 0])
         report.close()
 
     assert read_reports(path, REPLICAS, MODELS) == [
-        Report(77, 12, (0, 4, 1), (7, 8, 9), (5, 6), looked_at=100),
-        Report(0, 0, (0, 0, 0), (0, 0, 0), (0, 0)),
-        Report(77, 12, (0, 5, 1), (7, 8, 9), (5, 6), looked_at=102),
+        Report(77, 12, (0, 4, 1), (7, 8, 9), (5, 6), (3, 2, 1), (0, 1, 0), looked_at=100),
+        Report(0, 0, (0, 0, 0), (0, 0, 0), (0, 0), (0, 0, 0), (0, 0, 0)),
+        Report(77, 12, (0, 5, 1), (7, 8, 9), (5, 6), (3, 2, 1), (0, 1, 0), looked_at=102),
     ]
 
 

@@ -13,7 +13,7 @@ from berth.control.adapter_loader import AdapterLoader
 from berth.control.adapter_watch import AdapterWatch
 from berth.control.attached.attachment import Attachments
 from berth.control.boxes.link import Boxes
-from berth.control.decisions import eviction, lifecycle, residency
+from berth.control.decisions import eviction, lifecycle, migrations, residency
 from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
@@ -25,10 +25,13 @@ from berth.control.ledger.key_watch import KeyWatch
 from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
+from berth.control.migrating.examination import Examination
+from berth.control.migrating.migrator import Migrator, canaries
 from berth.control.observe import Observer
 from berth.control.operations import adapters, denials
 from berth.control.operations.captures import Captures
 from berth.control.operations.server import serve
+from berth.control.operations.store import NOTHING
 from berth.control.probes import Prober
 from berth.control.publish import ControlState, Held, Publisher, Room, Seen, control_state, read_previous
 from berth.control.recovery import restore
@@ -95,6 +98,7 @@ class Controller:
         self._captures = Captures(plan, self._audit.add)
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._host = HostWatch(plan)
+        self._migrator: Migrator | None = None  # while `run` runs
         self._stopping = asyncio.Event()
 
     def _keys_changed(self, result: str, details: Mapping[str, str]) -> None:
@@ -125,6 +129,8 @@ class Controller:
             sleep_mode = SleepMode(prober, canary, lambda replica: self._runtime.gpus.used(replica.gpus), timing)
             executor = Executor(self._runtime, self._observer, sleep_mode, tasks)
             loader = AdapterLoader(self._runtime, prober, tasks)
+            examination = Examination(prober, canary, self._plan.limits.first_token_timeout_s)
+            self._migrator = migrator = Migrator(self._runtime, examination, tasks)
             snapshot = await self._observer.first_snapshot()
             if snapshot is not None:
                 self._recover(snapshot, await self._observer.sleeping(prober, snapshot))
@@ -150,6 +156,7 @@ class Controller:
                     task.cancel()
                 executor.cancel()
                 loader.cancel()
+                migrator.cancel()
             for task in alive:
                 task.cancel()
 
@@ -223,6 +230,8 @@ class Controller:
         if not snapshot.shutting_down:
             await executor.follow_up(snapshot)
             await self._settle(snapshot)
+            if self._migrator is not None:
+                await self._migrator.follow_up(self._observer.observation(snapshot, {}))
         self._captures.poll()
         self._publish()
 
@@ -258,11 +267,14 @@ class Controller:
         observation = self._observer.observation(self._snapshot, {})
         if request.change is not None:
             live = tuple(traffic.workers(self._plan.paths.heartbeats).values())
-            reply = operations.ask(request.change, observation, workers=live, now=time.monotonic())
+            around = self._migrator.around(request.change) if self._migrator is not None else NOTHING
+            reply = operations.ask(request.change, observation, workers=live, now=time.monotonic(), around=around)
         elif request.cancel:
             reply = operations.cancel(request.cancel)
         elif request.renew is not None:
             reply = operations.renew(request.renew, observation, time.monotonic())
+        elif request.move is not None:
+            reply = operations.move(request.move, request.who or "an operator", time.monotonic())
         elif request.keep is not None:
             reply = operations.keep(request.keep, observation)
         elif request.adapter is not None:
@@ -318,6 +330,7 @@ class Controller:
         leased = {
             name for one in kept.operations if one.running and one.action is Action.LEASE for name in one.replicas
         }
+        running = self._runtime.operations.running
         held = Held(
             rooms=self._rooms(),
             not_free=self._runtime.memory.not_free,
@@ -327,12 +340,22 @@ class Controller:
             leased=leased,
             held=self._observer.held,
             ranks=self._boxes.views(),
+            unproven=migrations.unproven(running),
+            awaited=migrations.held(running),
         )
         host = replace(self._host.state, keys_problem=self._key_watch.problem)
         gone, taken = self._runtime.gpus.gone, self._runtime.ledger.taken
         seen = Seen(gpus=self._gpu_states, gone=gone, taken=taken, host=host)
-        capture = self._captures.current
-        self._publisher.publish(records, seen, control, held, expires=expires, capture=capture, always=always)
+        self._publisher.publish(
+            records,
+            seen,
+            control,
+            held,
+            expires=expires,
+            capture=self._captures.current,
+            canaries=canaries(running),
+            always=always,
+        )
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name

@@ -27,7 +27,7 @@ def log_transition(before: Record, record: Record, now: float, usual_s: float | 
     bound = log.bind(replica=replica.name)
     after_s = round(now - before.since, 1)
     match status:
-        case _ if requests.is_requested(before, status):
+        case _ if requests.is_requested(before, status) or (status is _S.WAITING and not record.origin):
             bound.info(f"replica {status.value}", reason=reason)
         case _S.WAITING | _S.WAKING:
             bound.warning(_EVENTS[status], reason=record.origin)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from berth import traffic
+from berth.control.decisions import migrations
 from berth.control.decisions.records import LIVE, Observation
 from berth.control.diagnosis import Exit, Failure, FailureDiagnosis
 from berth.control.probes import Prober
@@ -59,19 +60,22 @@ class Observer:
         return self.observation(snapshot, await self.diagnosis.diagnose(exits, now) if exits else {})
 
     def observation(self, snapshot: Snapshot, failures: Mapping[str, Failure]) -> Observation:
-        plan = self._runtime.plan
+        plan, operations = self._runtime.plan, self._runtime.operations
+        kept, running = operations.kept, operations.running
         return Observation(
             records=tuple(self._runtime.records.values()),
             processes=snapshot.processes,
             failures=failures,
-            routes=plan.models,
+            routes=tuple(migrations.effective(route, kept.orders, running) for route in plan.models)
+            if kept.orders or any(one.migration for one in running)
+            else plan.models,
             restarts=plan.restarts,
             room=plan.room,
-            keep=self._runtime.operations.kept.keep,
+            keep=kept.keep,
             unproven=self._runtime.memory.unproven,
             not_free=self._runtime.memory.not_free,
             timing=self._runtime.timing,
-            operations=self._runtime.operations.running,
+            operations=running,
             drained=self._drained(),
             held=self.held,
             shutting_down=snapshot.shutting_down,

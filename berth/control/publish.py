@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import msgspec
 
@@ -21,7 +22,7 @@ from berth.log import log
 from berth.operations import LOADING
 from berth.plan import RunPaths
 from berth.reserved_file import read, write
-from berth.state import GpuState, HostState, RankState, ReplicaState, ReplicaStatus, State
+from berth.state import Canary, GpuState, HostState, RankState, ReplicaState, ReplicaStatus, State
 
 CLOCK_STEP_S = 1.0  # the wall clock was set if it moved that far against the monotonic clock
 
@@ -67,6 +68,8 @@ class Held:
     expected_phases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # and each phase of a start
     held: Mapping[str, str] = field(default_factory=dict)  # what other boxes have to do first
     ranks: Mapping[str, tuple[RankState, ...]] = field(default_factory=dict)
+    unproven: Collection[str] = ()  # candidates of migrations, which run and get no requests yet
+    awaited: Collection[str] = ()  # replicas for which a migration queues requests
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
@@ -84,6 +87,10 @@ class Held:
             state = replace(state, ranks=ranks, reason=reason)
         if state.name in self.spares:
             state = replace(state, requested="", spare=True)
+        if state.name in self.unproven and state.status is ReplicaStatus.READY:
+            state = replace(state, status=ReplicaStatus.STARTING, reason="checked before it gets requests")
+        if state.name in self.awaited and state.status is not ReplicaStatus.READY:
+            state = replace(state, requested="loaded")
         if room is not None:
             state = replace(state, no_room=room.held_by, obstructed=room.obstructed)
         if not not_free:
@@ -103,6 +110,12 @@ class Seen:
 
 
 _NOTHING_HELD = Held()
+# Of a replica that becomes a standby nothing is requested: its model is served by another one.
+_REQUESTED: Mapping[Goal, Literal["unloaded", "asleep", "loaded"]] = {
+    Goal.UNLOADED: "unloaded",
+    Goal.ASLEEP: "asleep",
+    Goal.LOADED: "loaded",
+}
 
 
 class Publisher:
@@ -125,6 +138,7 @@ class Publisher:
         *,
         expires: Mapping[str, float] = MappingProxyType({}),
         capture: Capture | None = None,
+        canaries: tuple[Canary, ...] = (),
         always: bool,
     ) -> None:
         """`expires`: when idle models will be unloaded, on the monotonic clock. `always` is for the heartbeat: to
@@ -151,6 +165,9 @@ class Publisher:
             pins=tuple(kept.pins),
             changes=kept.changes,
             adapters=kept.added,
+            orders=kept.orders,
+            canaries=canaries,
+            held=tuple(sorted({one.replica.model for one in records if one.replica.name in held.awaited})),
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
             capture=capture,
@@ -225,7 +242,7 @@ def _replica_state(
         start_phases=record.phases,
         adapters=record.adapters,
         adapter_errors=record.adapter_errors,
-        requested=requested.value if requested else "",
+        requested=_REQUESTED.get(requested, "") if requested else "",
         continues=record.continues,
     )
 

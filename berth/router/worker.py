@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -70,7 +70,8 @@ class Worker:
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = ModelCatalog(plan)
         self.rules = Rules(plan, self.catalog) if plan.rules else None
-        self.upstreams = Upstreams(plan, keys, self.catalog.set_context, self.catalog.set_added)
+        self._hot = self.with_affinity = affinity.models(plan)
+        self.upstreams = Upstreams(plan, keys, self.catalog.set_context, self.catalog.set_added, self.set_canaries)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
         self.journal = RequestJournal(plan.paths.journal, plan, self.board.index)
@@ -83,7 +84,7 @@ class Worker:
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
         self.inflight, self.keys = InflightRequests(MemoryBudget(memory)), KeyPoll(plan, keys)
         self.captures = Captures(plan.paths.control_socket, self.keys)
-        self.off_loop, self.request_ids = OffLoop(), RequestIds()
+        self.off_loop, self.request_ids, self.responses = OffLoop(), RequestIds(), ResponseFiles.of(plan)
         self.traces = Traces(plan.tracing) if plan.tracing else None
         self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
         self.limits = Limits(plan, self.admission, self.meter.keys, self._watch_queues)
@@ -99,10 +100,13 @@ class Worker:
             off_loop=self.off_loop,
         )
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
-        self.responses, self.with_affinity = ResponseFiles.of(plan), affinity.models(plan)
         self.events = Hub(plan, keys, self.board, status=self.status, state=lambda: self.upstreams.state)
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock
+
+    def set_canaries(self, routes: Collection[str]) -> None:
+        """Their conversations stay with one of two replicas too."""
+        self.with_affinity = self._hot.union(routes)
 
     @property
     def draining(self) -> bool:

@@ -18,6 +18,13 @@ COMPLETION = (
     b'"finish_reason":"length"}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
 )
 
+CHAT = (
+    b'{"id":"1","object":"chat.completion","created":1,"model":"chat","choices":[{"index":0,"message":{"role":'
+    b'"assistant","content":"Hello."},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}'
+)
+STREAM = b"data: [DONE]\n\n"
+
 
 def serve(directory: Path, port: int, faults: dict[str, str]) -> None:
     _misbehave(faults, directory, port)
@@ -33,23 +40,29 @@ def serve(directory: Path, port: int, faults: dict[str, str]) -> None:
                 time.sleep(0.02)
             sick = Path(directory, f"{port}.sick").exists()
             status = b"503 Service Unavailable" if sick else b"200 OK"
-            body = b"" if sick or not request.startswith(b"POST") else COMPLETION
+            body = b"" if sick or not request.startswith(b"POST") else _answer(request)
             if Path(directory, f"{port}.bad").exists():
                 body = body.replace(b"-0.1", b"null")
             head = b"\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
             connection.sendall(b"HTTP/1.1 " + status + head + body)
 
 
+def _answer(request: bytes) -> bytes:
+    if b"/chat/completions" not in request.partition(b"\r\n")[0]:
+        return COMPLETION
+    return STREAM if b'"stream":true' in request.replace(b": ", b":") else CHAT
+
+
 def _read(connection: socket.socket) -> bytes:
     """A whole request: to close the connection before it has come would reset it."""
     request = connection.recv(65536)
-    head, _, body = request.partition(b"\r\n\r\n")
+    head, gap, body = request.partition(b"\r\n\r\n")
     lengths = [
         int(line.partition(b":")[2]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
     ]
     while len(body) < sum(lengths) and (more := connection.recv(65536)):
         body += more
-    return request
+    return head + gap + body
 
 
 def _misbehave(faults: dict[str, str], directory: Path, port: int) -> None:

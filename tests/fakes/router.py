@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -134,9 +135,9 @@ def replica_state(name: str, status: ReplicaStatus, **fields: object) -> Replica
     return ReplicaState(name=name, status=status, since=1.0, **fields)  # type: ignore[arg-type] # the tests' own fields
 
 
-def publish(plan: Plan, *states: ReplicaState, sequence: int = 1) -> None:
+def publish(plan: Plan, *states: ReplicaState, sequence: int = 1, **more: Any) -> None:
     """As control does."""
-    state = State(sequence=sequence, published_at=time.time(), control_pid=1, replicas=states)
+    state = State(sequence=sequence, published_at=time.time(), control_pid=1, replicas=states, **more)
     replace_file(plan.paths.state, state.to_json())
 
 

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from types import MappingProxyType
 
@@ -17,7 +16,7 @@ from berth.boot.planner.nodes import box_warnings, known_boxes, ray_token
 from berth.boot.planner.replicas import ReplicaBuilder, replica_names
 from berth.boot.planner.requirements import check_requirements
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
-from berth.boot.planner.revisions import notes, ordered, planned, promoted
+from berth.boot.planner.revisions import in_promoted_order, notes, ordered, planned
 from berth.boot.planner.variants import allocate_variants
 from berth.boot.planner.warnings import plan_warnings
 from berth.boot.preflight import Level, require
@@ -49,13 +48,14 @@ OPEN_ACCESS = {
 
 def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName, Engine] = ENGINES) -> Plan:
     """ConfigError with all problems of models; PlacementError or MachineError where the host lacks what they need."""
-    written, history, ignored = settings.models, host.history, settings.revision == "env"
-    if not ignored:
-        settings = replace(settings, models=ordered(written, promoted(written, history)))
+    written = settings.models
+    settings = in_promoted_order(settings, host.history)
     nodes, boxes = known_boxes(settings, host)
-    resolved = tuple(by_result(one, host) if one.spec.auto else one for one in resolve_models(settings, host))
+    resolved = tuple(
+        by_result(one, host) if one.spec.auto and one.spec in written else one for one in resolve_models(settings, host)
+    )
     models, allocations = allocate_variants(resolved, settings, host, engines)
-    revisions = tuple(planned(written, models, history, host, ignored=ignored))
+    revisions = tuple(planned(written, models, host, ignored=settings.revision == "env"))
     require(findings := check_requirements(models, settings, host))
     found = discovered(models, replica_names(models), host)
     builder = ReplicaBuilder(
@@ -64,7 +64,6 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     replicas = tuple(chain.from_iterable(rows := builder.replicas(models)))
     others = box_warnings(nodes, boxes, replicas, host)
     room, taken = shared_room(models, allocations, settings, host)
-    access = () if settings.api_keys else (OPEN_ACCESS[settings.open_to],)
     noted = (finding for finding in findings if finding.level is Level.WARN)
     aliases = new_aliases(settings.routes, settings.models)
     plan = Plan(
@@ -92,8 +91,8 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         boxes=boxes,
         rules=settings.routes,
         warnings=(
-            *access,
-            *notes(revisions, history, ignored=ignored),
+            *(() if settings.api_keys else (OPEN_ACCESS[settings.open_to],)),
+            *notes(revisions, host.history),
             *plan_warnings(models, allocations, replicas, found, host),
             *others,
             *map(str, noted),

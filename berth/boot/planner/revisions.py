@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 
 from berth.boot.config.model_spec import AdapterSpec, EngineSpec, ModelSpec
 from berth.boot.config.parsers import masked_url
+from berth.boot.config.settings import Settings
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.resolve import ResolvedModel
 from berth.log_lines import mask_secrets
@@ -33,18 +34,22 @@ def ordered(specs: Sequence[ModelSpec], revisions: Sequence[Revision]) -> tuple[
     return tuple(map(in_order, specs))
 
 
-def promoted(specs: Sequence[ModelSpec], history: History) -> tuple[Revision, ...]:
-    """The revisions that are still those of BERTH_MODELS."""
-    found = ((spec, history.promoted(spec.name)) for spec in specs)
-    return tuple(one for spec, one in found if one is not None and one.base == _base(spec, history.key))
+def in_promoted_order(settings: Settings, history: History) -> Settings:
+    """With the engines in the order of the revisions that are still those of BERTH_MODELS, unless they are ignored."""
+    if settings.revision == "env":
+        return settings
+    found = ((spec, history.promoted(spec.name)) for spec in settings.models)
+    current = [one for spec, one in found if one is not None and one.base == _base(spec, history.key)]
+    return replace(settings, models=ordered(settings.models, current))
 
 
 def planned(
-    specs: Sequence[ModelSpec], models: Sequence[ResolvedModel], history: History, host: HostInfo, *, ignored: bool
+    specs: Sequence[ModelSpec], models: Sequence[ResolvedModel], host: HostInfo, *, ignored: bool
 ) -> Iterator[Revision]:
     """The revision of each model that is started now. `specs`: as BERTH_MODELS has them; `models`: as they are started.
     `ignored`: what migrations promoted does not count.
     """
+    history = host.history
     for spec, model in zip(specs, models, strict=True):
         said, versions = says(model.spec, history.key), _versions(model, host)
         last, base = history.promoted(spec.name), _base(spec, history.key)
@@ -67,12 +72,16 @@ def planned(
         )
 
 
-def notes(revisions: Sequence[Revision], history: History, *, ignored: bool) -> Iterator[str]:
+def notes(revisions: Sequence[Revision], history: History) -> Iterator[str]:
     """What the operator must know of the revisions that are started, and of the history."""
     if history.problem:
         yield f"revisions are ignored: {history.problem}"
     for one in revisions:
-        if one.by is not Author.ENV and not ignored:
+        last = history.promoted(one.model)
+        if last is not None and last.by is not Author.ENV and one.number > last.number:
+            engines = last.says.get("engines", "")
+            yield f"{one.model}: revision {one.number} is what BERTH_MODELS says, in place of {last.number} ({engines})"
+        if one.by is not Author.ENV and one.order != tuple(sorted(one.order)):
             engines = one.says.get("engines", "")
             since = f"revision {one.number} ({engines}, by {one.by} on {date(one.at)}); BERTH_MODELS is unchanged since"
             yield f"{one.model}: {since}. To keep it without the history: engines: [{engines}]"

@@ -6,7 +6,7 @@ All times are seconds on time.monotonic()'s clock.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from berth.control.decisions import requests, restart_policy, standby
+from berth.control.decisions import migrations, requests, restart_policy, standby
 from berth.control.decisions.records import LIVE, Goal, Observation, Record, Transition
 from berth.control.diagnosis import HOPELESS_EXITS, Failure
 from berth.control.logs.load_progress import Tracker
@@ -22,7 +22,7 @@ _EXITED = frozenset({_S.BACKOFF, _S.STANDBY, _S.FAILED, _S.STOPPED, _S.UNLOADED}
 TRANSITIONS: Mapping[ReplicaStatus, frozenset[ReplicaStatus]] = {
     _S.UNLOADED: frozenset({_S.WAITING, _S.STANDBY, _S.STARTING}),  # STARTING: by hand
     _S.STANDBY: frozenset({_S.WAITING, _S.STOPPED, _S.UNLOADED}),
-    _S.WAITING: frozenset({_S.STARTING, _S.STOPPED, _S.UNLOADED}),
+    _S.WAITING: frozenset({_S.STARTING, _S.STANDBY, _S.STOPPED, _S.UNLOADED}),
     _S.STARTING: frozenset({_S.READY, _S.FALLING_ASLEEP, _S.UNHEALTHY, _S.STOPPING, *_EXITED}),
     _S.FALLING_ASLEEP: frozenset({_S.ASLEEP, _S.STOPPING, *_EXITED}),
     _S.ASLEEP: frozenset({_S.WAKING, _S.STOPPING, _S.STANDBY, _S.STOPPED, _S.UNLOADED}),
@@ -30,7 +30,7 @@ TRANSITIONS: Mapping[ReplicaStatus, frozenset[ReplicaStatus]] = {
     _S.READY: frozenset({_S.UNHEALTHY, _S.DRAINING, _S.STARTING, _S.STOPPING, *_EXITED}),  # STARTING: attached only
     _S.DRAINING: frozenset({_S.READY, _S.FALLING_ASLEEP, _S.STOPPING, *_EXITED}),
     _S.UNHEALTHY: frozenset({_S.READY, _S.STARTING, _S.STOPPING, *_EXITED}),
-    _S.BACKOFF: frozenset({_S.STARTING, _S.WAITING, _S.STOPPED, _S.UNLOADED}),
+    _S.BACKOFF: frozenset({_S.STARTING, _S.WAITING, _S.STANDBY, _S.STOPPED, _S.UNLOADED}),
     _S.STOPPING: _EXITED | {_S.WAITING},
     _S.STOPPED: frozenset({_S.STARTING, _S.WAITING, _S.UNLOADED}),  # STARTING: by hand
     _S.FAILED: frozenset({_S.STARTING, _S.WAITING, _S.UNLOADED}),  # STARTING: by hand
@@ -218,7 +218,7 @@ def adopt_manual_start(record: Record, process: Process | None) -> Transition | 
 def on_exit(record: Record, process: Process | None, observation: Observation, now: float) -> Transition:
     name, failure = record.replica.name, observation.failures.get(record.replica.name, Failure())
     if record.status is _S.STOPPING and record.goal is not None:  # by request
-        to = _S.WAITING if record.goal is Goal.LOADED else _S.UNLOADED
+        to = {Goal.LOADED: _S.WAITING, Goal.STANDBY: _S.STANDBY}.get(record.goal, _S.UNLOADED)
         return Transition(name=name, to=to, reason=record.reason)
     if record.status is _S.STOPPING:  # by control, for a reason that counts
         reason = _with_oom_kill(record.reason, failure)
@@ -327,6 +327,7 @@ def leased(observation: Observation, now: float) -> Iterator[Transition]:
     """
     waking: dict[str, str] = {}  # why, by name
     sleeping, waiting, due = list[Record](), list[Record](), list[Record]()
+    known = {record.replica.name: record for record in observation.records}
     for record in observation.records:
         if record.status is _S.ASLEEP:
             origin = requests.wakes(record, observation)
@@ -336,7 +337,9 @@ def leased(observation: Observation, now: float) -> Iterator[Transition]:
                 waking[record.replica.name] = origin
                 sleeping.append(record)
         elif record.status is _S.WAITING and record.cleaned_up:
-            if not standby.policy(record, observation).must_wait():
+            operation = requests.operation_of(record, observation.operations)
+            must_wait = standby.policy(record, observation).must_wait()
+            if not must_wait and migrations.may_start(record, operation, known):
                 waiting.append(record)
         elif record.is_due(now):
             due.append(record)

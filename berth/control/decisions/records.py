@@ -36,6 +36,7 @@ class Goal(StrEnum):
     UNLOADED = "unloaded"
     ASLEEP = "asleep"
     LOADED = "loaded"  # again, after a stop
+    STANDBY = "standby"  # not running, behind the replica that serves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

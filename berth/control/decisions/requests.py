@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from berth.control.decisions import eviction, scaling, standby
+from berth.control.decisions import eviction, migrations, scaling, standby
 from berth.control.decisions.records import COMING, GIVEN_UP, Goal, Observation, Record, Transition
 from berth.control.decisions.restart_policy import History
+from berth.migration import Migration, Phase
 from berth.operations import LOADING, Action, Operation, OperationState, Step
 from berth.state import ReplicaStatus
 
@@ -24,6 +25,7 @@ _ENDS: Mapping[Action, ReplicaStatus] = {
     Action.RESTART: _S.READY,
     Action.SCALE: _S.READY,  # of those that are kept
     Action.LEASE: _S.READY,  # the same
+    Action.MIGRATE: _S.READY,  # of the candidate
 }
 _WAKING = frozenset({Action.WAKE, Action.LOAD, Action.SCALE})
 
@@ -54,8 +56,9 @@ def step(record: Record, observation: Observation, now: float) -> Transition | N
         case Action.LOAD | Action.SCALE | Action.LEASE:
             load = _load_alone if operation.action is Action.LEASE else _load
             return load(record, operation, observation, now)
-        case Action.RESTART:
-            return _restart(record, operation, observation, now)
+        case Action.RESTART | Action.MIGRATE:
+            moves = operation.action is Action.MIGRATE
+            return migrations.step(record, operation, now) if moves else _restart(record, operation, observation, now)
         case (
             Action.WAKE | Action.UNLOAD | Action.PIN | Action.UNPIN | Action.RELOAD
         ):  # a wake needs a lease: see `wakes`
@@ -83,11 +86,11 @@ def on_drain(record: Record, observation: Observation, now: float) -> Transition
     """
     name, goal = record.replica.name, record.goal
     operation = operation_of(record, observation.operations)
-    if (
-        goal is None
-        or operation is None
-        or (goal not in _goals(record, operation) and not eviction.is_awaited(record.replica.name, observation))
-    ):
+    if goal is None or operation is None:
+        return Transition(name=name, to=_S.READY)
+    moves = operation.migration  # which may want it to serve again
+    ends = goal in _goals(record, operation) or eviction.is_awaited(name, observation)
+    if not (migrations.rests(moves, name) if moves else ends):
         return Transition(name=name, to=_S.READY)
     if record.defect:
         return Transition(name=name, to=_S.STOPPING, reason=f"{record.reason}; {record.defect}", goal=goal)
@@ -145,6 +148,8 @@ def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> boo
         return record.status is not end or not record.cleaned_up
     if operation.action is Action.LEASE:
         return record.status is not end
+    if operation.migration is not None:
+        return record.replica.name == operation.migration.candidate and record.status is not end
     if operation.action is Action.RESTART:
         return operation.starts.get(record.replica.name) == record.starts and record.status is not _S.STANDBY
     return record.status not in (end, _S.STANDBY, _S.FAILED)
@@ -152,6 +157,12 @@ def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> boo
 
 def outcome(operation: Operation, observation: Observation, now: float) -> Outcome | None:
     """How the operation has ended. None: it has not."""
+    if operation.migration is not None:
+        return migrated(operation.migration)
+    return settled(operation, observation, now)
+
+
+def settled(operation: Operation, observation: Observation, now: float) -> Outcome | None:
     records = [record for record in observation.records if record.replica.name in operation.replicas]
     held = _without_memory(records, observation) if operation.action in LOADING else None
     if (
@@ -170,7 +181,7 @@ def outcome(operation: Operation, observation: Observation, now: float) -> Outco
         case Action.RESTART:
             is_over = all(_has_restarted(record, operation, observation) for record in records)
             return _loaded(records) if is_over else None
-        case Action.PIN | Action.UNPIN | Action.RELOAD:
+        case Action.PIN | Action.UNPIN | Action.RELOAD | Action.MIGRATE:
             return None
         case _:  # pragma: no cover - mypy sees that there is none
             assert_never(operation.action)
@@ -306,6 +317,15 @@ def _why_not_ready(records: Sequence[Record]) -> str:
         for record in records
         if record.status is not _S.STANDBY
     )
+
+
+def migrated(migration: Migration) -> Outcome | None:
+    if migration.phase is Phase.DONE:
+        numbers = migrations.shown(migration.own)
+        return Outcome(state=OperationState.DONE, reason=f"{migration.candidate} serves; canary: {numbers}")
+    if migration.phase is Phase.ROLLED_BACK:
+        return Outcome(state=OperationState.FAILED, reason=f"rolled back: {migration.reason}")
+    return None
 
 
 def _slept(records: Sequence[Record]) -> Outcome | None:

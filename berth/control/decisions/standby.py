@@ -67,7 +67,8 @@ class ColdStandby:
 
     def activation(self) -> str | None:
         """Why a cold standby takes over now. None: it does not."""
-        if any(other.status is not _S.FAILED or not other.cleaned_up for other in self._predecessors):
+        behind = self._predecessors
+        if not behind or any(other.status is not _S.FAILED or not other.cleaned_up for other in behind):
             return None
         return _took_over_from(self._predecessors[-1])
 

@@ -110,4 +110,6 @@ def _asked(request: Request) -> tuple[str, str]:
     if capture is not None and capture.action not in (CaptureAction.ADD, CaptureAction.LIST):
         target = capture.capture.shown() if capture.capture else capture.id
         return f"capture {capture.action}", target
+    if request.move is not None:
+        return str(request.move.kind), request.move.migration
     return ("cancel", request.cancel) if request.cancel else ("", "")

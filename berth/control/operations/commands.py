@@ -8,11 +8,14 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 
+from berth.control.decisions.gates import of_migration as gates
 from berth.control_socket import ask
+from berth.migration import How, Migration, Move, MoveKind, Phase
 from berth.operations import (
     AdapterChange,
     AdapterStatus,
@@ -39,7 +42,10 @@ def change(run_dir: str, requested: Change, *, wait_s: float | None, as_json: bo
     show(reply, as_json=as_json, dry_run=requested.dry_run)
     if reply.denial is not None or reply.operation is None:
         return DENIED
-    if requested.dry_run or reply.operation.state is OperationState.DONE:
+    if requested.dry_run or reply.operation.state is OperationState.DONE or _serves(reply.operation):
+        return 0
+    undone = reply.operation.migration is not None and reply.operation.migration.phase is Phase.ROLLED_BACK
+    if undone and requested.migrate and not requested.migrate.to:  # which is what was requested
         return 0
     if reply.operation.running:
         return 0 if wait_s is None else TIMED_OUT
@@ -53,11 +59,16 @@ async def ask_and_wait(paths: RunPaths, requested: Change, wait_s: float) -> Rep
         return reply
     ends = time.monotonic() + wait_s
     number, is_running = reply.operation.id, reply.operation.running
-    while is_running and time.monotonic() < ends:
+    while is_running and time.monotonic() < ends and not _serves(reply.operation):
         await asyncio.sleep(_POLL_S)
         reply = await ask(paths.control_socket, Request(operation=number))
         is_running = reply.operation is not None and reply.operation.running
     return reply
+
+
+def _serves(operation: Operation | None) -> bool:
+    """A migration is promoted: what was wanted of it is done, and the engine before is only kept."""
+    return operation is not None and operation.migration is not None and operation.migration.promoted
 
 
 def who() -> str:
@@ -76,6 +87,61 @@ def cancel(run_dir: str, number: str, *, as_json: bool) -> int:
     reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request(cancel=number, who=who())))
     show(reply, as_json=as_json)
     return DENIED if reply.denial else 0
+
+
+def migration(run_dir: str, number: str, do: str, *, as_json: bool) -> int:
+    """Shows one with its numbers, after changing it if that is wanted."""
+    path = read_plan(run_dir).paths.control_socket
+    move = Move(migration=number, kind=MoveKind(do)) if do else None
+    request = Request(move=move, who=who()) if move else Request(operation=number)
+    reply = asyncio.run(ask(path, request))
+    operation = reply.operation
+    if as_json or operation is None or operation.migration is None:
+        show(reply, as_json=as_json)
+    else:
+        lines = [operation_line(operation), *migration_lines(operation.migration)]
+        sys.stdout.write("\n".join(lines) + "\n")
+    return DENIED if reply.denial else 0
+
+
+def migrations(run_dir: str, *, as_json: bool) -> int:
+    reply = asyncio.run(ask(read_plan(run_dir).paths.control_socket, Request()))
+    found = tuple(one for one in reply.operations if one.migration is not None)
+    if as_json:
+        show(replace(reply, operations=found, pins={}), as_json=True)
+    else:
+        lines = [
+            operation_line(one) + (f" ({_phase(one.migration)})" if one.running and one.migration else "")
+            for one in found
+        ]
+        sys.stdout.write(("\n".join(lines) or "no migrations") + "\n")
+    return 0
+
+
+def migration_lines(migration: Migration) -> list[str]:
+    """What it does, how far it is, and what was counted."""
+    lines = [f"  {migration.stable} -> {migration.candidate}, revision {migration.revision}: {_how(migration)}"]
+    lines.append(f"  phase     {_phase(migration)}")
+    lines += [f"  paused    {migration.paused}"] if migration.paused else []
+    lines += [f"  reason    {migration.reason}"] if migration.reason else []
+    lines += [f"  check     {migration.check}"] if migration.check else []
+    for name, counts in ((migration.candidate, migration.own), (migration.stable, migration.other)):
+        probes = f" ({counts.probes} of Berth's own)" if counts.probes else ""
+        slow = f", {counts.slow} of {counts.timed} slow" if counts.timed else ""
+        lines.append(f"  {name}: {counts.attempts} requests{probes}, {counts.failures} failed{slow}")
+    shown = ((gate.name, "passed" if gate.passed else "FAILED", gate.numbers) for gate in gates(migration))
+    return [*lines, *(f"  gate      {name}: {result} ({numbers})" for name, result, numbers in shown)]
+
+
+def _how(migration: Migration) -> str:
+    if migration.how is How.SWAP:
+        return f"swap, requests hold for about {migration.hold_s:.0f} s"
+    return "both run, which fits"
+
+
+def _phase(migration: Migration) -> str:
+    share = f", {migration.share:.0%} of the conversations" if migration.phase is Phase.CANARY else ""
+    return f"{migration.phase}{share}{', paused' if migration.paused else ''}"
 
 
 def adapters(run_dir: str, requested: AdapterChange, *, as_json: bool) -> int:
@@ -122,6 +188,8 @@ def show(reply: Reply, *, as_json: bool, dry_run: bool = False) -> None:
         sys.stderr.write(f"berth: denied ({reply.denial.code}): {reply.denial.message}\n")
     elif reply.operation is not None:
         lines = [] if dry_run else [operation_line(reply.operation)]
+        if dry_run and (migration := reply.operation.migration) is not None:
+            lines.append(f"  revision {migration.revision}: {_how(migration)}")
         sys.stdout.write(("\n".join([*lines, *step_lines(reply.steps)]) or "nothing would change") + "\n")
     else:
         pins = [f"{model} pinned by {pin.by or 'someone'} at {_time(pin.since)}" for model, pin in reply.pins.items()]

@@ -50,6 +50,10 @@ def unknown_model(name: str, observation: Observation) -> Denial:
 def invalid_count(change: Change, route: ModelRoute, observation: Observation) -> Denial | None:
     """The places of replicas are fixed when Berth starts, and at least one replica stays."""
     count, most = change.count, len(eviction.records_of(route, observation))
+    if (change.action is Action.MIGRATE) != (change.migrate is not None):
+        example = '{"action": "migrate", "model": "chat", "migrate": {"to": "sglang"}}'
+        message = f"A migration takes what it migrates to as `migrate`, and nothing else does: {example}."
+        return Denial(code=DenialCode.INVALID, message=message)
     if count is None and change.action is not Action.SCALE:
         return None
     if count is None or change.action is not Action.SCALE:

@@ -5,6 +5,7 @@ from collections import deque
 from typing import Final
 
 from berth.control.decisions.records import Record
+from berth.migration import Migration, Phase
 from berth.operations import Event, Operation
 
 MOST: Final = 1000
@@ -30,6 +31,17 @@ class EventRing:
             model=operation.model,
             change=operation.state,
             reason=operation.reason or (f"requested by {operation.by}" if operation.by and operation.running else ""),
+            operation=operation.id,
+        )
+
+    def migration(self, operation: Operation, migration: Migration) -> None:
+        """It has reached another phase, or step."""
+        share = f" {migration.options.steps[migration.step]:g} %" if migration.phase is Phase.CANARY else ""
+        self._add(
+            subject=operation.action,
+            model=operation.model,
+            change=f"{migration.phase}{share}",
+            reason=migration.reason or migration.paused,
             operation=operation.id,
         )
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from berth.control.decisions import eviction, requests, residency, scaling
+from berth.control.decisions import eviction, migrations, requests, residency, scaling
 from berth.control.decisions.records import Observation, Record
 from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, BY_SWAP, Decision
-from berth.control.operations import denials
+from berth.control.operations import denials, planning
 from berth.control.operations.event_ring import EventRing
+from berth.control.operations.planning import Around
 from berth.log import log
+from berth.migration import Migration, Move, MoveKind
 from berth.operations import (
     HISTORY,
     LEASE_S,
@@ -33,6 +35,7 @@ from berth.state import AddedAdapter, Cause, ChangeKind, ModelChanges, ReplicaSt
 
 _S = ReplicaStatus
 _LONGEST_BY = 200
+NOTHING = Around()
 _CHANGES = {
     (_S.WAITING, _S.STARTING): ChangeKind.WAIT,
     (_S.STARTING, _S.READY): ChangeKind.LOAD,
@@ -64,6 +67,7 @@ class Kept:
     # by model: those that come or came from its folder, with a digest of their files
     watched: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     scales: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: the replicas that are loaded
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by model: the fallback order, once promoted
 
     def wanted(self, route: ModelRoute) -> tuple[str, ...]:
         """Its replicas that are loaded with it; the others wait for `berth scale`."""
@@ -129,7 +133,9 @@ class Operations:
     def find(self, number: str) -> Operation | None:
         return next((one for one in self.kept.operations if one.id == number), None)
 
-    def ask(self, change: Change, observation: Observation, *, workers: Sequence[int], now: float) -> Reply:
+    def ask(
+        self, change: Change, observation: Observation, *, workers: Sequence[int], now: float, around: Around = NOTHING
+    ) -> Reply:
         """Accepts or denies a change. The same change as one that is running, or what is so already, is no new one. A
         change that somebody requests takes the place of what Berth does to the model by itself.
         """
@@ -139,20 +145,20 @@ class Operations:
         asked = new_operation(change, observation, workers, self._wall(), self.kept)
         known = next((one for one in self.running if one.model == asked.model), None)
         own = known if known is not None and residency.is_own(known) else None
-        same = known is not None and (known.action, known.replicas, known.kept) == (
-            *(asked.action, asked.replicas, asked.kept),
-        )
-        if known is not None and same and asked.action is not Action.LEASE:  # that has one holder
+        if known is not None and undoes(known, change):
+            return self.move(Move(migration=known.id, kind=MoveKind.ABORT), change.by, now)
+        if known is not None and is_same(known, asked, change) and asked.action is not Action.LEASE:  # of one holder
             return self.reply(known if own is None or change.dry_run else self._taken_over(own, asked), observation)
-        denial = denials.denial(asked, None if own else known, self.kept.pins, observation)
+        if known is own and change.action is Action.MIGRATE:
+            made = planning.migration(change, observation, around, now)
+            denial = made if isinstance(made, Denial) else None
+            asked = with_migration(asked, made, observation) if isinstance(made, Migration) else asked
+        denial = denial or denials.denial(asked, None if own else known, self.kept.pins, observation)
         if denial is not None:
             return Reply(denial=denial)
         if change.dry_run:
             return self._foreseen(asked, replace(observation, operations=(asked,)))
-        if asked.action is Action.PIN:
-            self._stays(asked.model, observation)
-        elif own is not None and asked.action is not Action.UNPIN:
-            self._end(own, OperationState.CANCELLED, f"{asked.action} requested by {asked.by or 'someone'}")
+        self._displace(own, asked, observation)
         if asked.action is Action.LEASE:
             asked = replace(asked, lease_ends=now + LEASE_S)
         return self._accept(asked, replace(observation, operations=(*self.running, asked)), now)
@@ -191,11 +197,39 @@ class Operations:
         }[decision]
         self.ask(change, observation, workers=(), now=now)
 
-    def cancel(self, number: str) -> Reply:
-        """What has not begun does not happen; a draining replica serves again. What has begun is not undone."""
+    def move(self, move: Move, by: str, now: float) -> Reply:
+        """Of a migration that runs."""
+        operation = self.find(move.migration)
+        if operation is None or operation.migration is None:
+            return Reply(denial=denials.unknown_operation(move.migration))
+        changed = migrations.moved(operation.migration, move, by, now)
+        if changed == operation.migration or not operation.running:
+            message = f"Migration {operation.id} is {operation.migration.phase}: it cannot {move.kind}."
+            return Reply(denial=Denial(code=DenialCode.OVER, message=message))
+        return Reply(operation=self.progressed(operation, changed))
+
+    def progressed(self, operation: Operation, migration: Migration) -> Operation:
+        """The operation with its migration as it is now."""
+        changed = replace(operation, migration=migration)
+        orders = dict(self.kept.orders)
+        if migration.promoted:
+            orders[operation.model] = migration.after
+        elif orders.get(operation.model) == migration.after:
+            orders[operation.model] = migration.before
+        operations = tuple(changed if one.id == operation.id else one for one in self.kept.operations)
+        self.kept = replace(self.kept, operations=operations, orders=orders)
+        return changed
+
+    def cancel(self, number: str, now: float | None = None) -> Reply:
+        """What has not begun does not happen; a draining replica serves again. What has begun is not undone, except for
+        a migration, which is rolled back.
+        """
         operation = self.find(number)
         if operation is None:
             return Reply(denial=denials.unknown_operation(number))
+        if operation.migration is not None and operation.running:
+            move = Move(migration=number, kind=MoveKind.ABORT)
+            return self.move(move, "berth cancel", time.monotonic() if now is None else now)
         if operation.state is OperationState.CANCELLED:
             return Reply(operation=operation)
         if operation.running and operation.action is Action.LEASE:
@@ -272,6 +306,13 @@ class Operations:
             if leaves and residency.is_own(one) and one.by.startswith(by):
                 self._end(one, OperationState.CANCELLED, "")
 
+    def _displace(self, own: Operation | None, asked: Operation, observation: Observation) -> None:
+        """What Berth does to the model by itself ends for what is requested, unless that is only a pin."""
+        if asked.action is Action.PIN:
+            self._stays(asked.model, observation)
+        elif own is not None and asked.action is not Action.UNPIN:
+            self._end(own, OperationState.CANCELLED, f"{asked.action} requested by {asked.by or 'someone'}")
+
     def _taken_over(self, own: Operation, asked: Operation) -> Operation:
         """From then on it is not for Berth to cancel."""
         taken = replace(own, by=asked.by)
@@ -287,7 +328,10 @@ class Operations:
             pins.setdefault(operation.model, Pin(by=operation.by, since=operation.created_at))
         elif operation.action is Action.UNPIN:
             pins.pop(operation.model, None)
-        self.kept = replace(self.kept, operations=(*self.kept.operations, operation)[-HISTORY:], pins=pins)
+        operations = (*self.kept.operations, operation)
+        over = [one.id for one in operations if not one.running][: max(0, len(operations) - HISTORY)]
+        operations = tuple(one for one in operations if one.id not in over)  # a migration may run for hours
+        self.kept = replace(self.kept, operations=operations, pins=pins)
         log.info("operation accepted", **_shown(operation))
         self._events.operation(operation)
         if operation.action in (Action.PIN, Action.UNPIN):
@@ -366,6 +410,27 @@ def new_operation(
         starts=requests.starts(change.action, records, may_start),
         restores=change.action is Action.LEASE and any(one.status is not _S.UNLOADED for one in records),
     )
+
+
+def with_migration(operation: Operation, made: Migration, observation: Observation) -> Operation:
+    starts = {one.replica.name: one.starts for one in observation.records if one.replica.name == made.candidate}
+    replicas = tuple(name for name in made.before if name in (made.candidate, made.stable))
+    return replace(operation, replicas=replicas, starts=starts, migration=made)
+
+
+def undoes(known: Operation, change: Change) -> bool:
+    """A rollback to what serves, or served, before a migration that is not over: that takes no start."""
+    migration, options = known.migration, change.migrate
+    if migration is None or options is None or options.to or change.dry_run:
+        return False
+    return migration.phase in migrations.ABORTABLE and options.revision in (0, migration.revision - 1)
+
+
+def is_same(known: Operation, asked: Operation, change: Change) -> bool:
+    """The change was requested already."""
+    if known.migration is not None:
+        return known.action is asked.action and known.migration.options == change.migrate
+    return (known.action, known.replicas, known.kept) == (asked.action, asked.replicas, asked.kept)
 
 
 def _shown(operation: Operation) -> dict[str, str]:

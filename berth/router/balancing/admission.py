@@ -27,11 +27,12 @@ from berth.router.balancing.fairness import Turns
 from berth.router.balancing.queue import Queue, Ticket
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
-from berth.router.exchange.headers import load_wait_s
+from berth.router.exchange.headers import SIDE, load_wait_s
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, Rejection
 
 _SHORTEST_S = 0.001  # timers may be early by less
+_HELD_S = 1.0  # so much longer at a time, while a migration queues requests: control limits how long it does
 
 
 class Admission:
@@ -67,6 +68,8 @@ class Admission:
             raise self._upstreams.not_ready(ctx.route)
         if self._upstreams.ejected:
             ready = selection.healthy(ready, time.monotonic())
+        if (canaries := self._upstreams.canaries) and (split := canaries.get(ctx.route.name)) is not None:
+            return selection.split(ready, split, ctx.session or ctx.request_id.encode(), ctx.headers.get(SIDE, b""))
         return self._balanced(ctx, ready) if ctx.route.standby is Standby.HOT and len(ready) > 1 else ready
 
     def peers(self, ctx: RequestContext, upstream: Upstream) -> Sequence[Upstream]:
@@ -203,6 +206,8 @@ class Admission:
         ends, heartbeat = ticket.since + limit_s, ticket.since + HEARTBEAT_S
         while not ticket.granted.done():
             now = time.monotonic()
+            if now >= ends and queue.model in self._upstreams.held:
+                ends = now + _HELD_S
             if now >= ends:
                 self._meter.rejected(queue.model, Rejection.TIMEOUT)
                 raise queue.timeout_error(ticket, limit_s)
@@ -245,17 +250,18 @@ class Admission:
         may say otherwise, and that no load is wanted.
         """
         upstreams, route, model = self._upstreams, ctx.route, ctx.route.base or ctx.route.name
+        waiting = self._returning.setdefault(model, {})
         upstreams.poll()  # what is said here is not older than what another worker has said
         if upstreams.ready(route):
             return
         since = ctx.queued_at = time.monotonic()
-        ends = since + self._longest_wait_s(ctx, model, limit_s)
-        heartbeat, waiting = since + HEARTBEAT_S, self._returning.setdefault(model, {})
+        ends, heartbeat = since + self._longest_wait_s(ctx, model, limit_s), since + HEARTBEAT_S
         waiting[ctx] = back = asyncio.get_running_loop().create_future()
         self._on_wait()
         self._meter.queued(model, 1)
         try:
             while not upstreams.ready(route):
+                ends = max(ends, time.monotonic() + _HELD_S) if model in upstreams.held else ends
                 if not upstreams.comes_back(route) or time.monotonic() >= ends:
                     raise upstreams.not_ready(route)
                 if back.done():

@@ -9,13 +9,14 @@ There are two kinds of models:
 In both, ejected replicas get requests only when no replica is healthy.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 from berth.errors import OverloadedError
 from berth.plan import ModelRoute
 from berth.router.balancing import affinity
 from berth.router.balancing.circuit_breaker import CircuitBreaker
-from berth.router.balancing.upstreams import Upstream
+from berth.router.balancing.upstreams import Split, Upstream
 from berth.router.exchange.outcomes import RETRY_OVERLOADED_S
 
 BUSIER = 1.25  # times the average load that a replica may have for a conversation to stay with it,
@@ -30,6 +31,23 @@ def healthy(upstreams: Sequence[Upstream], now: float) -> Sequence[Upstream]:
 def healthy_first(upstreams: Sequence[Upstream], now: float) -> Sequence[Upstream]:
     """All of them, the ejected ones last."""
     return sorted(upstreams, key=lambda upstream: upstream.breaker.ejected_until(now))
+
+
+def split(upstreams: Sequence[Upstream], canary: Split, conversation: bytes, side: bytes) -> Sequence[Upstream]:
+    """The candidate of a migration is the first for its share of the conversations, and the last for all others. The
+    hash is compared with the share, so that a conversation moves at most once while that grows. `side`: which one the
+    client wants; b"": either.
+    """
+    candidate = canary.upstream
+    if candidate not in upstreams:
+        return upstreams
+    others = [one for one in upstreams if one is not candidate]
+    if side in (b"candidate", b"stable"):
+        is_chosen = side == b"candidate"
+    else:
+        drawn = hashlib.blake2b(conversation, digest_size=4, key=canary.salt).digest()
+        is_chosen = int.from_bytes(drawn, "big") < canary.share
+    return [candidate, *others] if is_chosen else [*others, candidate]
 
 
 def balanced(upstreams: Sequence[Upstream], loads: Sequence[float], session: bytes) -> Sequence[Upstream]:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -17,9 +18,10 @@ from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
 from berth.router.exchange.outcomes import HEALTHY, UNHEALTHY, Outcome
 from berth.router.upstream.pool import Pool
-from berth.state import AddedAdapter, AttachedFault, Progress, ReplicaState, ReplicaStatus, State
+from berth.state import AddedAdapter, AttachedFault, Canary, Progress, ReplicaState, ReplicaStatus, State
 
 _COMING = frozenset({ReplicaStatus.WAITING, ReplicaStatus.STARTING, ReplicaStatus.WAKING})  # without a further request
+SHARES: Final = 1 << 32
 _RETURNING = frozenset(
     {
         ReplicaStatus.STARTING,
@@ -78,6 +80,14 @@ class Upstream:
         self.limit = replica.concurrency or 0  # concurrent requests; 0: no limit
 
 
+class Split(NamedTuple):
+    """A share of a model's conversations gets one of its replicas first."""
+
+    upstream: Upstream
+    share: int  # of SHARES
+    salt: bytes
+
+
 class Upstreams:
     """All replicas of the plan. `poll` reads the state file again when it has changed."""
 
@@ -87,10 +97,12 @@ class Upstreams:
         keys: Keys,
         on_context: Callable[[str, int], None] = lambda *_: None,
         on_adapters: Callable[[Sequence[AddedAdapter]], None] = lambda _: None,
+        on_canaries: Callable[[Collection[str]], None] = lambda _: None,
     ) -> None:
         """`on_context` gets a model and its context where that is known only when a server has been identified;
-        `on_adapters` those that were added, whenever they have changed.
+        `on_adapters` those that were added, and `on_canaries` the routes with a canary, whenever they have changed.
         """
+        self._on_canaries = on_canaries
         self._on_context = on_context
         self._on_adapters = on_adapters
         self._path = plan.paths.state
@@ -104,6 +116,9 @@ class Upstreams:
         self._down: set[str] = set()  # the ejected replicas that failed; the others are overloaded
         self._stamp: tuple[int, int, int] | None = None
         self._ready: dict[str, list[Upstream]] = {}  # model -> those that control reports ready, in the route's order
+        self._orders: Mapping[str, tuple[str, ...]] = {}  # of models that were migrated: their replicas
+        self.canaries: Mapping[str, Split] = {}  # by route
+        self.held: Collection[str] = ()  # models whose requests a migration queues
         self.ejected: set[str] = set()  # replicas whose circuit is not closed
         self.state: State | None = None  # the last valid one
         self.statuses: Mapping[str, ReplicaState] = self._initial
@@ -126,7 +141,9 @@ class Upstreams:
         before = self.statuses
         if state.adapters != (self.state.adapters if self.state else ()):
             self._on_adapters(state.adapters)
-        self.state = state
+        if state.canaries != (self.state.canaries if self.state else ()):
+            self._split(state.canaries)
+        self.state, self._orders, self.held = state, state.orders, state.held
         self._unreported = self._attached - {replica.name for replica in state.replicas}
         self.statuses = {**self._initial, **{r.name: r for r in state.replicas if r.name in self._initial}}
         for reported in state.replicas:
@@ -138,6 +155,17 @@ class Upstreams:
                 self._upstreams[name].breaker.reset()
                 self._update(self._upstreams[name])
         self._sort()
+
+    def _split(self, canaries: Sequence[Canary]) -> None:
+        """Only where the plan has the replica."""
+        splits = {
+            one.model: Split(self._upstreams[one.replica], int(one.share * SHARES), one.salt.encode())
+            for one in canaries
+            if one.replica in self._upstreams
+        }
+        bases = {route.name: route.base or route.name for route in self._routes}
+        self.canaries = {name: splits[base] for name, base in bases.items() if base in splits}
+        self._on_canaries(self.canaries)
 
     def _discovered(self, name: str, found: Discovered) -> None:
         """Running requests keep the connections that they have."""
@@ -313,7 +341,7 @@ class Upstreams:
         self._ready = {
             route.name: [
                 self._upstreams[name]
-                for name in route.replicas
+                for name in (self._orders.get(route.base or route.name) or route.replicas)
                 if self.statuses[name].status is ReplicaStatus.READY or name in self._unreported
             ]
             for route in self._routes

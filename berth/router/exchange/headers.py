@@ -13,6 +13,7 @@ from berth.errors import InvalidRequestError, LoopDetectedError
 
 HEADER = b"x-priority"
 # How many Berths a request has passed: each that sends it to an attached server counts itself.
+SIDE = b"x-berth-revision"  # during a migration: candidate or stable
 HOPS = b"x-berth-hops"
 MOST_HOPS = 3
 _LONGEST_ID = 128

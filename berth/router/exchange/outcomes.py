@@ -89,6 +89,9 @@ UNHEALTHY = frozenset(
 )
 
 
+FAILED_ATTEMPTS = (Outcome.CONNECT, Outcome.BROKEN, Outcome.TIMEOUT, Outcome.ENGINE, Outcome.CUT)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """A failed attempt."""

@@ -32,6 +32,7 @@ from berth.errors import (
     NotReadyError,
     TooLargeError,
 )
+from berth.migration import Move
 from berth.operations import Change, Denial, DenialCode, Reply, Request
 from berth.plan import Keys, Plan
 from berth.router.exchange.auth import key_in
@@ -122,8 +123,9 @@ class Admin:
             if scope["path"] == "/admin/events":
                 return Request(events_after=int(_number(query, "after", 2**63))), 0.0
             return Request(operation=number), 0.0
-        change = change_of(await small_body(self._worker, scope, receive, send), f"{who} from {origin}")
-        return Request(change=change, who=who, origin=origin), _number(query, "wait", LONGEST_WAIT_S)
+        asked = change_of(await small_body(self._worker, scope, receive, send), f"{who} from {origin}")
+        change, move = (None, asked) if isinstance(asked, Move) else (asked, None)
+        return Request(change=change, move=move, who=who, origin=origin), _number(query, "wait", LONGEST_WAIT_S)
 
     async def _reply(self, request: Request, wait_s: float) -> Reply:
         path, loop = self._worker.plan.paths.control_socket, asyncio.get_running_loop()
@@ -210,10 +212,12 @@ def routes(worker: Worker) -> list[Route]:
     ]
 
 
-def change_of(body: bytes, by: str) -> Change:
-    """InvalidRequestError for a body that is not one."""
+def change_of(body: bytes, by: str) -> Change | Move:
+    """Of a model, or of a running migration. InvalidRequestError for a body that is neither."""
     try:
         fields: Any = msgspec.json.decode(body)
+        if "migration" in fields:
+            return msgspec.convert(fields, Move)
         return msgspec.convert({**fields, "by": by}, Change)
     except (ValueError, TypeError, RecursionError) as error:
         example = '{"action": "unload", "model": "chat"}'

@@ -84,7 +84,9 @@ def ready(worker: Worker, scope: Scope) -> Reply:
     name = worker.catalog.resolve(names[-1]).name if names else None
     upstreams, now = worker.upstreams, time.time()
     statuses = status_document.current(upstreams.statuses, upstreams.state, upstreams.marked_down(), now=now)
-    is_ready, document = status_document.readiness(worker.plan, statuses, name)
+    state = worker.upstreams.state
+    orders = state.orders if state is not None else status_document.NO_ORDERS
+    is_ready, document = status_document.readiness(worker.plan, statuses, name, orders)
     document["control"] = status_document.control(upstreams.state, now=now)
     return json_reply(document, status=200 if is_ready else 503)
 

@@ -19,7 +19,7 @@ from berth.journal import BROKEN
 from berth.key_counters import CACHED, COMPLETION, FAILED, PROMPT, RATE_LIMITED, REJECTED, SUCCEEDED, USE_WIDTH
 from berth.notices import Notice
 from berth.plan import Plan, Replica
-from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
+from berth.router.exchange.outcomes import FAILED_ATTEMPTS, ContinuationBlocker, Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.telemetry.engine_metrics import engine_metrics, tracer_metrics
 from berth.router.telemetry.host_metrics import host_metrics, notice_metric
@@ -229,8 +229,12 @@ class Meter:
         """What this worker reports to control: see berth.traffic."""
         row, replicas = self._row, plan.replicas
         loads = [row[self._on_replica[replica.name]] for replica in replicas]
-        attempts = [sum(row[self._attempts[replica.name, outcome]] for outcome in Outcome) for replica in replicas]
-        return [int(number) for number in (*loads, *attempts, *(row[self._queued[one.name]] for one in plan.models))]
+        attempts, failures, unfit = (
+            [sum([row[self._attempts[one.name, outcome]] for outcome in counted]) for one in replicas]
+            for counted in (Outcome, FAILED_ATTEMPTS, (Outcome.UNFIT,))
+        )
+        waiting = [row[self._queued[one.name]] for one in plan.models]
+        return [int(number) for number in (*loads, *attempts, *waiting, *failures, *unfit)]
 
     def queue_length(self, model: str) -> int:
         """The queued requests, of all workers."""

@@ -28,4 +28,8 @@ def residency_metrics(plan: Plan, state: State) -> Iterator[Metric]:
         held.add_metric((replica.name, models[replica.name]), bool(replica.memory_not_free))
         for phase, seconds in replica.start_phases.items():
             phases.add_metric((replica.name, models[replica.name], phase), seconds)
-    yield from (count, taken, held, phases)
+    text = "Share of the conversations that a migration's candidate gets."
+    canary = GaugeMetricFamily("berth_canary_ratio", text, labels=("model", "replica"))
+    for candidate in state.canaries:
+        canary.add_metric((candidate.model, candidate.replica), candidate.share)
+    yield from (count, taken, held, phases, canary)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ from berth.plan import ModelRoute, Plan, Replica
 from berth.router.telemetry.quantiles import Latest
 from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
 
+Orders = Mapping[str, Sequence[str]]  # by model: its replicas in fallback order, where that is not the plan's
+NO_ORDERS: Orders = MappingProxyType({})
 STALE_S = 10.0  # control publishes every 2 s: with an older state it has ended or hangs
 _EJECTED = "ejected by the router, and control is silent"
 _NOT_COMING = frozenset(
@@ -121,14 +124,16 @@ def health(plan: Plan, state: State | None, *, now: float) -> dict[str, str]:
     return {"status": "degraded", "reason": reason}
 
 
-def readiness(plan: Plan, statuses: Mapping[str, ReplicaState], model: str | None) -> tuple[bool, dict[str, Any]]:
+def readiness(
+    plan: Plan, statuses: Mapping[str, ReplicaState], model: str | None, orders: Orders = NO_ORDERS
+) -> tuple[bool, dict[str, Any]]:
     """Whether every model (or this one) has a ready replica, and the details of each. `phase` and `percent` are those
     of the replica that is closest to ready. Models that were unloaded or put to sleep count only if they are asked for.
     """
     routes = [route for route in plan.routes if model in {None, route.name}]
     details = {}
     for route in routes:
-        serving = _serving(route, statuses)
+        serving = _serving(route, statuses, orders)
         nearest = min(  # ready first, then those that make progress, then those that are about to
             (statuses[name] for name in route.replicas),
             key=lambda one: (
@@ -163,8 +168,10 @@ def attached_fault(state: ReplicaState) -> str:
     return kind if state.status is not ReplicaStatus.READY and kind in _FAULTS else ""
 
 
-def _serving(route: ModelRoute, statuses: Mapping[str, ReplicaState]) -> str | None:
-    return next((name for name in route.replicas if _is_ready(statuses[name])), None)
+def _serving(route: ModelRoute, statuses: Mapping[str, ReplicaState], orders: Orders = NO_ORDERS) -> str | None:
+    """The first of the model's order, as it is since a migration."""
+    order = orders.get(route.base or route.name, route.replicas)
+    return next((name for name in order if _is_ready(statuses[name])), None)
 
 
 def _is_ready(state: ReplicaState) -> bool:
@@ -180,7 +187,8 @@ def _model(
     *,
     now: float,
 ) -> dict[str, Any]:
-    serving = _serving(route, statuses)
+    serving = _serving(route, statuses, state.orders if state else NO_ORDERS)
+    canary = next((one for one in state.canaries if one.model == route.name), None) if state else None
     found = [one.context for name in route.replicas if (one := statuses[name].discovered) and one.context]
     return {
         "name": route.name,
@@ -195,6 +203,7 @@ def _model(
         "shares_memory": bool(route.room),
         "ready": serving is not None,
         "serving": serving,
+        "canary": {"replica": canary.replica, "share": canary.share} if canary else None,
         # the requests of adapters are in their model's queue, and count there
         "queue": {"length": traffic.queues.get(route.name, 0), "size": plan.limits.queue_size},
         "latency": traffic.latest.document(route.replicas) if traffic.latest else None,

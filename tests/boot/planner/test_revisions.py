@@ -84,6 +84,7 @@ def test_a_changed_entry_wins(changed: ModelSpec) -> None:
 
     assert (one.number, one.by) == (3, Author.ENV)
     assert plan.models[0].replicas[0] == "chat-vllm"
+    assert "chat: revision 3 is what BERTH_MODELS says, in place of 2 (sglang, vllm)" in plan.warnings
 
 
 def test_the_history_can_be_ignored() -> None:

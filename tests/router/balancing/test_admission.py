@@ -24,13 +24,13 @@ from berth.router.balancing.admission import Admission
 from berth.router.balancing.circuit_breaker import REJECTIONS
 from berth.router.balancing.queue import RISES
 from berth.router.balancing.upstreams import Upstream, Upstreams
-from berth.router.exchange.headers import Priority
+from berth.router.exchange.headers import SIDE, Priority
 from berth.router.exchange.inflight import InflightRequests
 from berth.router.exchange.outcomes import Attempt, Outcome
 from berth.router.exchange.request import Grant, RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
-from berth.state import ReplicaStatus
+from berth.state import Canary, ReplicaStatus
 from tests.fakes.key_board import key_board
 from tests.fakes.router import LIMITS, make_plan, publish, replica, replica_state, route
 from tests.fakes.scoreboard import FakeScoreboard
@@ -818,3 +818,43 @@ async def test_turns_are_paid_at_the_beginning_and_put_right_at_the_end(setup: A
     setup.admission.settle(ctx, 30.0)
 
     assert queue.turns.of(3) == 30.0
+
+
+# migrations
+
+
+async def test_requests_that_a_migration_queues_do_not_time_out(tmp_path: Path) -> None:
+    setup = AdmissionSetup(tmp_path, queue_timeout_s=0.05)
+    states = [replica_state("one-a", ReplicaStatus.READY)]
+    draining = replica_state("free-a", ReplicaStatus.DRAINING, requested="loaded")
+    publish(setup.plan, *states, draining, held=("free", "one"))
+    setup.upstreams.poll()
+    whole = await setup.enter("free")
+    served, queued = await setup.enter("one"), await setup.enter("one")
+    await asyncio.sleep(0.2)
+    assert (whole.done(), await served, queued.done()) == (False, "one-a", False)
+
+    publish(setup.plan, *states, replica_state("free-a", ReplicaStatus.READY), sequence=2)
+    setup.upstreams.poll()
+    setup.leave("one-a")
+    setup.admission.poll()
+    assert (await whole, await queued) == ("free-a", "one-a")
+    await setup.close()
+
+
+async def test_the_candidate_of_a_migration_comes_first_for_its_share_and_last_for_others(tmp_path: Path) -> None:
+    setup = AdmissionSetup(tmp_path)
+    route = next(one for one in setup.plan.models if one.name == "mixed")
+    states = [replica_state(name, ReplicaStatus.READY) for name in route.replicas]
+    canary = Canary(model=route.name, replica=route.replicas[-1], share=0.0, salt="1")
+    publish(setup.plan, *states, canaries=(canary,))
+    setup.upstreams.poll()
+
+    def first(side: bytes = b"") -> str:
+        return setup.admission.candidates(setup.call(route.name, headers={SIDE: side}))[0].replica.name
+
+    assert (first(), first(b"candidate")) == (route.replicas[0], route.replicas[-1])
+    publish(setup.plan, *states, canaries=(replace(canary, share=1.0),), sequence=2)
+    setup.upstreams.poll()
+    assert (first(), first(b"stable")) == (route.replicas[-1], route.replicas[0])
+    await setup.close()

@@ -1,9 +1,12 @@
 """Which of several engines that all serve is asked, seen from the client's side of a whole router."""
 
+import hashlib
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -14,13 +17,15 @@ import pytest
 from berth.canonical import Operation
 from berth.plan import Keys, Standby
 from berth.router.balancing.admission import Admission
-from berth.router.balancing.upstreams import Upstreams
+from berth.router.balancing.selection import split
+from berth.router.balancing.upstreams import SHARES, Split, Upstream, Upstreams
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
+from berth.state import Canary, ReplicaStatus
 from tests.fakes.blocked_requests import BlockedRequests
 from tests.fakes.key_board import key_board
-from tests.fakes.router import RouterProcess, make_plan, publish, replica, route
+from tests.fakes.router import RouterProcess, make_plan, publish, replica, replica_state, route
 from tests.fakes.upstream import RESET, FakeUpstream, chat_answer
 
 HOT = Standby.HOT
@@ -157,3 +162,60 @@ def test_peers_are_ordered_by_load_with_ejected_ones_last(tmp_path: Path) -> Non
 
     assert [twin.replica.name for twin in twins] == ["m-c", "m-b", "m-d"]
     board.close()
+
+
+# migrations
+
+
+def conversation(number: int) -> bytes:
+    return hashlib.blake2b(str(number).encode()).digest()
+
+
+def chosen(share: float, count: int = 2000, salt: bytes = b"1") -> set[int]:
+    """The conversations that the candidate gets."""
+    upstreams = [Upstream(replica(name, "http://127.0.0.1:1"), None) for name in ("chat-old", "chat-new", "chat-other")]
+    canary = Split(upstreams[1], int(share * SHARES), salt)
+    orders = {number: split(upstreams, canary, conversation(number), b"") for number in range(count)}
+    assert all(order[1:] == [upstreams[0], upstreams[2]] or order[-1] is upstreams[1] for order in orders.values())
+    return {number for number, order in orders.items() if order[0] is upstreams[1]}
+
+
+def test_a_canary_gets_its_share_and_a_conversation_moves_at_most_once() -> None:
+    shares = [0.0, 0.01, 0.05, 0.25, 1.0]
+    found = [chosen(share) for share in shares]
+
+    assert all(before <= after for before, after in pairwise(found))
+    assert (len(found[0]), len(found[-1])) == (0, 2000)
+    for share, got in zip(shares, found, strict=True):
+        assert abs(len(got) - share * 2000) <= 3 * math.sqrt(2000 * share * (1 - share))
+    assert chosen(0.25, salt=b"2") != found[3]  # another migration begins with others
+
+
+def test_a_client_may_ask_for_a_side() -> None:
+    old, new = (Upstream(replica(name, "http://127.0.0.1:1"), None) for name in ("chat-old", "chat-new"))
+    canary = Split(new, 0, b"1")
+
+    assert split([old, new], canary, b"x", b"candidate") == [new, old]
+    assert split([old, new], canary._replace(share=SHARES), b"x", b"stable") == [old, new]
+    assert split([old], canary, b"x", b"candidate") == [old]  # it does not serve now
+
+
+def test_a_router_follows_the_share_and_then_the_order(tmp_path: Path) -> None:
+    plan = make_plan(str(tmp_path), [replica(name, "http://127.0.0.1:1") for name in ("chat-a", "chat-b")])
+    states = [replica_state(name, ReplicaStatus.READY) for name in ("chat-a", "chat-b")]
+    heard: list[set[str]] = []
+    upstreams = Upstreams(plan, Keys(), on_canaries=lambda routes: heard.append(set(routes)))
+    canaries = tuple(Canary(model="chat", replica=name, share=0.5, salt="1") for name in ("chat-b", "unknown"))
+
+    publish(plan, *states, canaries=canaries[:1])
+    upstreams.poll()
+    assert upstreams.canaries["chat"].share == SHARES // 2
+    publish(plan, *states, canaries=canaries[1:], sequence=2)
+    upstreams.poll()
+    assert upstreams.canaries == {}
+    publish(plan, *states, orders={"chat": ("chat-b", "chat-a")}, sequence=3)
+    upstreams.poll()
+
+    assert [one.replica.name for one in upstreams.ready(plan.models[0])] == ["chat-b", "chat-a"]
+    assert heard == [{"chat"}, set(), set()]
+    upstreams.close()

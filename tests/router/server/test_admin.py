@@ -8,9 +8,11 @@ from starlette.exceptions import HTTPException
 
 from berth import admin_keys, audit
 from berth.errors import AuthenticationError, InvalidRequestError
+from berth.migration import How, Move, MoveKind, Options
+from berth.operations import Action, Change
 from berth.plan import Keys
 from berth.plan.keys import digest
-from berth.router.server.admin import audited, operator, used
+from berth.router.server.admin import audited, change_of, operator, used
 from tests.test_usage import plan_in
 
 SECRET = Keys(admin_secret="s3cret")
@@ -48,3 +50,26 @@ def test_audit_shows_as_many_as_are_asked_for(tmp_path: Path) -> None:
     assert [entry["t"] for entry in audited(plan, {"n": "2"})["entries"]] == [58, 59]
     with pytest.raises(InvalidRequestError):
         audited(plan, {"n": "-1"})
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"action": "load", "model": "m"}', Change(action=Action.LOAD, model="m", by="me")),
+        (
+            b'{"action": "migrate", "model": "m", "migrate": {"to": "sglang", "how": "swap"}}',
+            Change(action=Action.MIGRATE, model="m", by="me", migrate=Options(to="sglang", how=How.SWAP)),
+        ),
+        (b'{"migration": "7", "kind": "pause"}', Move(migration="7", kind=MoveKind.PAUSE)),
+    ],
+)
+def test_reads_changes_and_moves(body: bytes, expected: Change | Move) -> None:
+    assert change_of(body, "me") == expected
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"null", b"7", b'{"migration": "7", "kind": "eat"}', b'{"action": "eat"}']
+)
+def test_what_is_neither_is_rejected(body: bytes) -> None:
+    with pytest.raises(InvalidRequestError, match="The body is not an operation"):
+        change_of(body, "me")

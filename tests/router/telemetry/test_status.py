@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from berth.router.telemetry.status import SILENT_S, STALE_S, Traffic, current, health, readiness, status
-from berth.state import FULL_BYTES, GpuState, Progress, ReplicaState, ReplicaStatus, State
+from berth.state import FULL_BYTES, Canary, GpuState, Progress, ReplicaState, ReplicaStatus, State
 from tests.fakes.router import make_plan, replica, replica_state
 
 PLAN = make_plan(
@@ -170,3 +170,16 @@ def test_status_shows_a_full_run_directory(free_bytes: int | None, full: bool) -
     state = replace(STATE, run_dir_free_bytes=free_bytes)
     document = status(PLAN, state, STATUSES, now=101, traffic=Traffic())
     assert document["run_directory"] == {"path": "/run", "free_bytes": free_bytes, "full": full}
+
+
+def test_what_serves_follows_the_order_of_a_migration() -> None:
+    ready = {name: replica_state(name, ReplicaStatus.READY) for name in ("chat-vllm", "chat-sglang")}
+    order = {"chat": ("chat-sglang", "chat-vllm")}
+    canary = Canary(model="chat", replica="chat-sglang", share=0.25, salt="1")
+    state = replace(STATE, orders=order, canaries=(canary,))
+
+    (chat, *_) = status(PLAN, state, STATUSES | ready, now=101, traffic=Traffic())["models"]
+    assert (chat["serving"], chat["canary"]) == ("chat-sglang", {"replica": "chat-sglang", "share": 0.25})
+    assert readiness(PLAN, STATUSES | ready, "chat", order)[1]["models"]["chat"]["serving"] == "chat-sglang"
+    (before, *_) = status(PLAN, STATE, STATUSES | ready, now=101, traffic=Traffic())["models"]
+    assert (before["serving"], before["canary"]) == ("chat-vllm", None)

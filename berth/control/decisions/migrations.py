@@ -1,0 +1,220 @@
+"""The state machine of a migration, pure: the next phase, and what it means for the replicas.
+
+With room for two replicas:
+starting -> checking -> canary, step by step -> promoting -> settling -> retiring -> done.
+Without: holding -> starting -> checking -> promoting -> settling -> done. Requests are queued until it is promoted.
+From each phase until settling it may roll back: the candidate gets no more requests at once, finishes those that it
+has, and stops. Without room the replica before is started again then, and requests are queued until it serves.
+
+A phase changes nothing by itself. What is to run and what is to rest follows from it, and the replicas' state machine
+gets there, also after control has died in the middle of it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from berth.control.decisions import gates
+from berth.control.decisions.records import GIVEN_UP, LIVE, Goal, Record, Transition
+from berth.control.decisions.restart_policy import History
+from berth.migration import Counts, How, Migration, Move, MoveKind, Phase
+from berth.operations import Action, Operation
+from berth.plan import ModelRoute
+from berth.state import ReplicaStatus
+
+_S = ReplicaStatus
+_P = Phase
+AT_REST: Final = frozenset({_S.STANDBY, _S.UNLOADED, *GIVEN_UP})
+_FAILED: Final = frozenset({_S.BACKOFF, _S.FAILED, _S.STOPPED, _S.UNHEALTHY, _S.STOPPING})
+_HELD: Final = frozenset({_P.HOLDING, _P.STARTING, _P.CHECKING, _P.PROMOTING, _P.ROLLING_BACK})
+ABORTABLE: Final = frozenset({_P.HOLDING, _P.STARTING, _P.CHECKING, _P.CANARY, _P.PROMOTING, _P.SETTLING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What the next phase depends on."""
+
+    candidate: Record
+    stable: Record
+    starts: int  # of the candidate, when the migration was requested
+    checked: str | None = None  # the result of the check: None while pending, "" if all is well, else what is wrong
+    written: str | None = None  # the same of the revision
+    not_free: str = ""  # who holds the memory that the candidate needs
+
+
+def advance(migration: Migration, view: View, now: float) -> Migration:
+    """The migration as it is from now on; the same one if nothing changes."""
+    if migration.phase in ABORTABLE and (reason := broken(migration, view) or overdue(migration, now)):
+        return roll_back(migration, reason, now)
+    if migration.phase is _P.CANARY:
+        return canary(migration, view, now)
+    if migration.phase is _P.PROMOTING and view.written:
+        reason = f"the revision cannot be written: {view.written}"
+        return roll_back(migration, reason, now) if migration.hold_since else replace(migration, paused=reason)
+    is_kept = now - migration.since < migration.options.keep_s or bool(migration.paused)
+    is_back = _rests(view.candidate) and view.stable.status in (_S.READY, _S.FAILED)
+    rules = {
+        _P.HOLDING: (_rests(view.stable), _P.STARTING),
+        _P.STARTING: (view.candidate.status is _S.READY, _P.CHECKING),
+        _P.CHECKING: (view.checked == "", _P.PROMOTING if migration.hold_since else _P.CANARY),
+        _P.PROMOTING: (view.written == "", _P.SETTLING),
+        _P.SETTLING: (not is_kept, _P.RETIRING),
+        _P.RETIRING: (_rests(view.stable), _P.DONE),
+        _P.ROLLING_BACK: (is_back, _P.ROLLED_BACK),
+    }
+    is_due, following = rules.get(migration.phase, (False, migration.phase))
+    if not is_due:
+        return migration
+    hold_since = 0.0 if following is _P.SETTLING else migration.hold_since
+    return replace(migration, phase=following, since=now, paused="", hold_since=hold_since)
+
+
+def roll_back(migration: Migration, reason: str, now: float) -> Migration:
+    holds = now if migration.how is How.SWAP else 0.0
+    return replace(migration, phase=_P.ROLLING_BACK, since=now, reason=reason, paused="", hold_since=holds)
+
+
+def moved(migration: Migration, move: Move, by: str, now: float) -> Migration:
+    """What an operator wants of it. The same migration where that is so already, or makes no sense in its phase."""
+    match move.kind:
+        case MoveKind.PAUSE if migration.phase in (_P.CANARY, _P.SETTLING) and not migration.paused:
+            return replace(migration, paused=f"by {by}")
+        case MoveKind.RESUME if migration.paused:
+            return replace(migration, paused="", since=now)
+        case MoveKind.PROMOTE if migration.phase is _P.CANARY:
+            return replace(migration, phase=_P.PROMOTING, since=now, paused="")
+        case MoveKind.PROMOTE if migration.phase is _P.SETTLING:
+            return replace(migration, phase=_P.RETIRING, since=now, paused="")
+        case MoveKind.ABORT if migration.phase in ABORTABLE:
+            return roll_back(migration, f"aborted by {by}", now)
+        case _:
+            return migration
+
+
+def is_quiet(migration: Migration, now: float) -> bool:
+    """Its step has lasted long enough, and has not had enough requests: probes are due."""
+    is_due = migration.phase is _P.CANARY and not migration.paused and now - migration.since >= migration.options.step_s
+    return is_due and migration.own.attempts < _wanted(migration)
+
+
+def step(record: Record, operation: Operation, now: float) -> Transition | None:
+    """What the migration does with a replica now."""
+    migration, name, status = operation.migration, record.replica.name, record.status
+    if migration is None:
+        return None
+    reason, found = f"{operation.action} to {migration.candidate}", None
+    if rests(migration, name):
+        if status is _S.READY:
+            ends = now + operation.drain_s
+            found = Transition(name=name, to=_S.DRAINING, reason=reason, goal=Goal.STANDBY, drain_ends=ends)
+        elif status is _S.STARTING:
+            found = Transition(name=name, to=_S.STOPPING, reason=reason, goal=Goal.STANDBY)
+        elif status in (_S.WAITING, _S.BACKOFF):
+            found = Transition(name=name, to=_S.STANDBY, reason=reason)
+    elif runs(migration, name):
+        if status in (_S.STANDBY, _S.UNLOADED):
+            found = Transition(name=name, to=_S.WAITING, reason=reason)
+        elif status in GIVEN_UP and operation.starts.get(name) == record.starts:
+            found = Transition(name=name, to=_S.WAITING, reason=reason, history=History())
+    return found
+
+
+def rests(migration: Migration, name: str) -> bool:
+    """The migration wants the replica not to run."""
+    if migration.phase in (_P.ROLLING_BACK, _P.ROLLED_BACK):
+        return name == migration.candidate
+    leaves = migration.phase is _P.RETIRING or migration.how is How.SWAP
+    return leaves and name == migration.stable
+
+
+def runs(migration: Migration, name: str) -> bool:
+    """The migration wants the replica to run."""
+    if migration.phase in (_P.ROLLING_BACK, _P.ROLLED_BACK):
+        return name == migration.stable and migration.how is How.SWAP
+    return name == migration.candidate and migration.phase is not _P.HOLDING
+
+
+def may_start(record: Record, operation: Operation | None, records: Mapping[str, Record]) -> bool:
+    """Without room for two, one starts when the other has left."""
+    migration = operation.migration if operation is not None else None
+    if migration is None or migration.how is not How.SWAP or not runs(migration, record.replica.name):
+        return True
+    others = {migration.candidate, migration.stable} - {record.replica.name}
+    return all(_rests(records[name]) for name in others)
+
+
+def unproven(operations: Iterable[Operation]) -> frozenset[str]:
+    """The candidates that run, and get no requests yet."""
+    early = (_P.STARTING, _P.CHECKING)
+    found = (one.migration for one in operations if one.migration is not None)
+    return frozenset(one.candidate for one in found if one.phase in early or (one.hold_since and not one.promoted))
+
+
+def held(operations: Iterable[Operation]) -> frozenset[str]:
+    """The replicas for which requests are queued: one of them serves soon."""
+    found = (one.migration for one in operations if one.migration is not None)
+    return frozenset(
+        name for one in found if one.hold_since and one.phase in _HELD for name in (one.candidate, one.stable)
+    )
+
+
+def effective(route: ModelRoute, orders: Mapping[str, tuple[str, ...]], operations: Iterable[Operation]) -> ModelRoute:
+    """The route with the order that was promoted. While two replicas of a model run, it takes its room twice."""
+    doubled = any(
+        one.model == route.name and one.action is Action.MIGRATE and one.migration and one.migration.how is How.BOTH
+        for one in operations
+    )
+    room = {device: 2 * taken for device, taken in route.room.items()} if doubled else route.room
+    return replace(route, replicas=orders.get(route.name, route.replicas), room=room)
+
+
+def canary(migration: Migration, view: View, now: float) -> Migration:
+    waits = f"{migration.stable} does not serve: the candidate answers all until it does, or until promote or abort"
+    if view.stable.status is not _S.READY:
+        return migration if migration.paused else replace(migration, paused=waits)
+    if migration.paused == waits:
+        return replace(migration, paused="", since=now)
+    if migration.paused or now - migration.since < migration.options.step_s:
+        return migration
+    if migration.own.attempts < _wanted(migration):
+        return migration
+    if migration.step + 1 < len(migration.options.steps):
+        return replace(migration, step=migration.step + 1, since=now)
+    return replace(migration, phase=_P.PROMOTING, since=now)
+
+
+def _wanted(migration: Migration) -> int:
+    """Attempts by the end of the step. What was counted in earlier steps counts on."""
+    return migration.options.step_requests * (migration.step + 1)
+
+
+def overdue(migration: Migration, now: float) -> str:
+    """Requests have been queued for too long; "": they have not."""
+    held_s, limit_s = now - migration.hold_since, migration.options.hold_s
+    if not migration.hold_since or held_s <= limit_s:
+        return ""
+    return f"requests were queued for {held_s:.0f} s, and `hold` allows {limit_s:g} s"
+
+
+def broken(migration: Migration, view: View) -> str:
+    """Why it must be rolled back; "": it need not."""
+    record = view.candidate
+    begun = record.starts > view.starts or record.status in LIVE
+    if view.not_free:
+        return f"memory_not_free: {view.not_free}"
+    if begun and migration.phase is not _P.HOLDING and record.status in _FAILED:
+        return f"{migration.candidate} is {record.status}: {record.reason}"
+    if migration.phase is _P.CHECKING and view.checked:
+        return f"the check failed: {view.checked}"
+    if migration.phase in (_P.CANARY, _P.PROMOTING, _P.SETTLING):
+        return gates.failed(migration.own, migration.other)
+    return ""
+
+
+def _rests(record: Record) -> bool:
+    return record.status in AT_REST and record.cleaned_up
+
+
+def shown(counts: Counts) -> str:
+    probes = f", {counts.probes} of them probes" if counts.probes else ""
+    return f"{counts.attempts} requests{probes}, {counts.failures} failed"

@@ -1,0 +1,225 @@
+"""Runs the migrations: observes, lets `decisions.migrations` decide, and keeps the result before anything acts by it.
+
+Nothing of a migration is in memory alone: its phase and counts are in the operation, which survives control. A check
+or a probe that control's death cut off is made again.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from berth import revisions
+from berth.control.decisions import migrations
+from berth.control.decisions.records import Observation
+from berth.control.migrating.evidence import Evidence
+from berth.control.migrating.examination import PROMPTS, Examination, Finding
+from berth.control.operations.planning import Around
+from berth.control.operations.store import NOTHING
+from berth.control.runtime import Runtime
+from berth.host import cgroup
+from berth.log import log
+from berth.migration import How, Migration, Phase
+from berth.operations import Action, Change, Operation
+from berth.plan import Revision, RevisionState
+from berth.state import Canary
+
+WRITE_S: Final = 5.0  # for a revision: a disk that hangs must not stop control
+PROBES: Final = 8  # at the same time
+
+
+class Migrator:
+    """At most one check, or one round of probes, for each migration."""
+
+    def __init__(self, runtime: Runtime, examination: Examination, tasks: asyncio.TaskGroup) -> None:
+        self._runtime = runtime
+        self._examination = examination
+        self._tasks = tasks
+        self._evidence: Evidence | None = None  # while there are migrations
+        self._findings: dict[str, Finding] = {}  # by operation
+        self._rejected: set[str] = set()  # operations whose revision is written as such
+        self._busy: dict[str, asyncio.Task[None]] = {}
+
+    def cancel(self) -> None:
+        for task in self._busy.values():
+            task.cancel()
+        if self._evidence is not None:
+            self._evidence.close()
+
+    async def follow_up(self, observation: Observation) -> None:
+        running = {one.id: one.migration for one in observation.operations if one.migration is not None}
+        if not running:
+            if self._evidence is not None:
+                self._evidence.close()
+                self._evidence = None
+            return
+        self._evidence = self._evidence or Evidence(self._runtime.plan)
+        counted = dict(zip(running, self._evidence.counted(running.values()), strict=True))
+        for operation in observation.operations:
+            if (migration := counted.get(operation.id)) is not None:
+                await self.advance(operation, migration, observation)
+
+    async def advance(self, operation: Operation, migration: Migration, observation: Observation) -> None:
+        now, operations = time.monotonic(), self._runtime.operations
+        view = await self.view(operation, migration, observation)
+        found = self._findings.get(operation.id)
+        if found is not None and migration.check != found.summary:
+            migration = replace(migration, check=found.summary)
+        after = migrations.advance(migration, view, now)
+        if after.phase is Phase.ROLLING_BACK:
+            await self._reject(operation, after)
+        latest = operations.find(operation.id)
+        if latest is None or latest.migration != operation.migration:
+            return  # somebody has changed it meanwhile: again from there
+        if after != operation.migration:
+            operations.progressed(operation, after)
+        if (after.phase, after.step, after.paused) != (migration.phase, migration.step, migration.paused):
+            log_phase(operation, after)
+            self._runtime.events.migration(operation, after)
+            self._runtime.changed.set()
+        self._begin_work(operation, after, now)
+
+    async def view(self, operation: Operation, migration: Migration, observation: Observation) -> migrations.View:
+        records, name = self._runtime.records, migration.candidate
+        found = self._findings.get(operation.id) if migration.phase is Phase.CHECKING else None
+        written = None
+        if migration.phase is Phase.PROMOTING and not migration.paused:
+            written = await self._write(operation, migration, RevisionState.PROMOTED)
+        return migrations.View(
+            candidate=records[name],
+            stable=records[migration.stable],
+            starts=operation.starts.get(name, 0),
+            checked=found.error if found is not None else None,
+            written=written,
+            not_free=observation.not_free.get(name, ""),
+        )
+
+    def _begin_work(self, operation: Operation, migration: Migration, now: float) -> None:
+        """The check, or probes where there are too few requests."""
+        number = operation.id
+        if migration.phase is not Phase.CHECKING:
+            self._findings.pop(number, None)
+        if number in self._busy:
+            return
+        if migration.phase is Phase.CHECKING and number not in self._findings:
+            self._busy[number] = self._tasks.create_task(self.check(operation, migration))
+        elif migrations.is_quiet(migration, now):
+            self._busy[number] = self._tasks.create_task(self.probe(operation, migration))
+
+    async def check(self, operation: Operation, migration: Migration) -> None:
+        records = self._runtime.records
+        stable = records[migration.stable].replica if migration.how is How.BOTH else None
+        self._findings[operation.id] = await self._examination.check(records[migration.candidate].replica, stable)
+        self._done(operation)
+
+    async def probe(self, operation: Operation, migration: Migration) -> None:
+        """Requests of Berth's own to the candidate. They count like those of clients."""
+        replica = self._runtime.records[migration.candidate].replica
+        answers = await asyncio.gather(
+            *(self._examination.ask(replica, PROMPTS[number % len(PROMPTS)]) for number in range(PROBES))
+        )
+        latest = self._runtime.operations.find(operation.id)
+        if latest is not None and latest.running and latest.migration is not None:
+            own = latest.migration.own
+            failures = sum(bool(error) for _text, error in answers)
+            counts = {"attempts": own.attempts + PROBES, "probes": own.probes + PROBES}
+            own = replace(own, failures=own.failures + failures, **counts)
+            self._runtime.operations.progressed(latest, replace(latest.migration, own=own))
+        self._done(operation)
+
+    def _done(self, operation: Operation) -> None:
+        self._busy.pop(operation.id, None)
+        self._runtime.changed.set()
+
+    async def _reject(self, operation: Operation, migration: Migration) -> None:
+        """Before anything else: the next start must not take the revision, also where it was promoted already."""
+        if operation.id not in self._rejected and not await self._write(operation, migration, RevisionState.REJECTED):
+            self._rejected.add(operation.id)
+
+    async def _write(self, operation: Operation, migration: Migration, state: RevisionState) -> str:
+        """The error; "" once it is on the disk."""
+        revision = self.revision(operation, migration, state)
+        try:
+            async with asyncio.timeout(WRITE_S):
+                await asyncio.to_thread(revisions.keep, self._runtime.plan.paths.data_dir, revision)
+        except TimeoutError:
+            error = f"the disk did not answer within {WRITE_S:g} s"
+        except (OSError, ValueError) as exc:
+            error = str(exc)
+        else:
+            return ""
+        log.warning("revision not written", model=operation.model, number=migration.revision, reason=error)
+        return error
+
+    def revision(self, operation: Operation, migration: Migration, state: RevisionState) -> Revision:
+        """What the model is with the candidate in front."""
+        known = next(one for one in self._runtime.plan.revisions if one.model == operation.model)
+        route = next(one for one in self._runtime.plan.models if one.name == operation.model)
+        places = dict(zip(route.replicas, known.order, strict=False))
+        labels = dict(zip(known.order, known.says.get("engines", "").split(", "), strict=False))
+        order = tuple(places[name] for name in migration.after)
+        engines = ", ".join(labels.get(place, "") for place in order)
+        return replace(
+            known,
+            number=migration.revision,
+            at=int(time.time()),
+            by=migration.by,
+            order=order,
+            says={**known.says, "engines": engines},
+            state=state,
+            reason=migration.reason,
+            operation=operation.id,
+        )
+
+    def around(self, change: Change) -> Around:
+        """What the plan of a migration depends on, read now; of other changes nothing."""
+        if change.action is not Action.MIGRATE:
+            return NOTHING
+        plan = self._runtime.plan
+        model = next((one.name for one in plan.models if change.model in (one.name, *one.aliases)), "")
+        evidence = self._evidence or Evidence(plan)
+        per_s, longest_s = evidence.recent(model, time.time())
+        if self._evidence is None:
+            evidence.close()
+        history = revisions.read(plan.paths.data_dir)
+        return Around(
+            ram_free_bytes=cgroup.available_memory(),
+            requests_per_s=per_s,
+            longest_s=longest_s,
+            queue_size=plan.limits.queue_size,
+            history=history,
+            places=dict(self._places()),
+            unwritable=unwritable(history, revisions.path(plan.paths.data_dir).parent),
+        )
+
+    def _places(self) -> Iterator[tuple[str, int]]:
+        orders = {one.model: one.order for one in self._runtime.plan.revisions}
+        for route in self._runtime.plan.models:
+            yield from zip(route.replicas, orders.get(route.name, ()), strict=False)
+
+
+def canaries(operations: tuple[Operation, ...]) -> tuple[Canary, ...]:
+    """For the routers. Once it is promoted, the candidate is the first of the order."""
+    return tuple(
+        Canary(model=one.model, replica=one.migration.candidate, share=one.migration.share, salt=one.id)
+        for one in operations
+        if one.migration is not None and one.migration.phase in (Phase.CANARY, Phase.PROMOTING)
+    )
+
+
+def unwritable(history: revisions.History, folder: Path) -> str:
+    if history.newer:
+        return history.problem
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{str(folder)!r} cannot be written"
+
+
+def log_phase(operation: Operation, migration: Migration) -> None:
+    write = log.warning if migration.reason or migration.paused else log.info
+    shown = {"migration": operation.id, "model": operation.model, "candidate": migration.candidate}
+    if migration.phase is Phase.CANARY:
+        shown["share"] = f"{migration.options.steps[migration.step]:g}%"
+    reason = migration.reason or migration.paused
+    write(f"migration {migration.phase}", **shown, **({"reason": reason} if reason else {}))

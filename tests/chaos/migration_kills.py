@@ -1,0 +1,175 @@
+"""Migrations with a kill in one of their phases: `python -m tests.chaos.migration_kills` makes all of them.
+
+A real supervisord with fake engines, and control in this process. Whatever is killed, and whenever: one of the two
+replicas serves at the end, the revision on the disk is the one that runs, and control is at rest.
+"""
+
+import asyncio
+import itertools
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from berth.control.controller import Controller
+from berth.control.logs.engine_logs import Output
+from berth.control.publish import read_control_state
+from berth.control_socket import ask
+from berth.migration import How, Migration, Options, Phase
+from berth.operations import Action, Change, Operation, Request
+from berth.plan import Author, Keys, Plan, Revision, Standby
+from berth.revisions import keep, read
+from berth.state import ReplicaStatus
+from tests.control.harness import FAST, Appliance, appliance, engine, plan_of
+
+Victim = Literal["control", "candidate", "stable"]
+OLD, NEW = "chat-old", "chat-new"
+LIMIT_S = 60.0
+BOTH = (Phase.STARTING, Phase.CHECKING, Phase.CANARY, Phase.PROMOTING, Phase.SETTLING, Phase.RETIRING)
+SWAP = (Phase.HOLDING, Phase.STARTING, Phase.CHECKING, Phase.PROMOTING, Phase.SETTLING)
+BEGINS = {How.BOTH: BOTH, How.SWAP: SWAP}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    how: How
+    phase: Phase
+    victim: Victim
+    aborted: bool = False  # in the first phase that can be, so that it rolls back
+
+    def __str__(self) -> str:
+        return f"{self.how}-{self.phase}-{self.victim}{'-aborted' if self.aborted else ''}"
+
+
+def cases() -> list[Case]:
+    """All of them."""
+    victims: tuple[Victim, ...] = ("control", "candidate", "stable")
+    ways = [(how, phase) for how, phases in BEGINS.items() for phase in phases]
+    found = [Case(how=how, phase=phase, victim=victim) for (how, phase), victim in itertools.product(ways, victims)]
+    back = [Case(how=how, phase=Phase.ROLLING_BACK, victim=one, aborted=True) for how in BEGINS for one in victims]
+    return [*found, *back]
+
+
+def plan_in(run_dir: Path) -> Plan:
+    old, new = engine(run_dir, OLD), engine(run_dir, NEW)
+    one = Revision(
+        model="chat", number=1, at=1, by=Author.ENV, base="b", order=(0, 1), says={"engines": "old, new"}
+    )  # fmt: skip
+    plan = replace(plan_of(run_dir, old, new, standby=Standby.COLD), revisions=(one,))
+    keep(plan.paths.data_dir, one)
+    return plan
+
+
+class Life:
+    """Control, which can be killed and started again."""
+
+    def __init__(self, box: Appliance) -> None:
+        self.box = box
+        self._start()
+
+    def _start(self) -> None:
+        output = Output("text", self.box.shown.append)
+        self._control = Controller(self.box.plan, Keys(), orphaned=lambda: False, timing=FAST, output=output)
+        self._running = asyncio.ensure_future(self._control.run())
+
+    async def kill(self) -> None:
+        """And another one is started, as supervisord does."""
+        self._running.cancel()
+        await asyncio.wait([self._running])
+        self._start()
+
+    async def stop(self) -> None:
+        self._control.stop()
+        await self._running
+
+    def operation(self) -> Operation | None:
+        """The last one, as it is kept for the control that comes after this one."""
+        kept = read_control_state(self.box.plan.paths)
+        return kept.kept.operations[-1] if kept is not None and kept.kept.operations else None
+
+    def migration(self) -> Migration | None:
+        operation = self.operation()
+        return operation.migration if operation is not None else None
+
+    async def until(self, *phases: Phase) -> None:
+        """Each phase is seen: it is written before the next one is decided."""
+        async with asyncio.timeout(LIMIT_S):
+            while (found := self.migration()) is None or found.phase not in phases:  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0)
+
+    async def until_over(self) -> Operation:
+        async with asyncio.timeout(LIMIT_S):
+            while (found := self.operation()) is None or found.running:  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0.02)
+        return found
+
+
+async def run(case: Case, run_dir: Path) -> Operation:
+    """AssertionError where the two do not agree at the end."""
+    async with appliance(plan_in(run_dir)) as box:
+        life = Life(box)
+        try:
+            await box.until_status(OLD, ReplicaStatus.READY)
+            options = Options(to=NEW, how=case.how, steps=(50, 100), step_s=0.0, step_requests=8, keep_s=0.2)
+            change = Change(action=Action.MIGRATE, model="chat", migrate=options, drain_s=5.0)
+            reply = await ask(box.plan.paths.control_socket, Request(change=change))
+            assert reply.operation is not None, reply
+            if case.aborted:
+                await life.until(Phase.CHECKING)
+                await ask(box.plan.paths.control_socket, Request(cancel=reply.operation.id))
+            await life.until(case.phase, Phase.DONE, Phase.ROLLED_BACK)
+            await _kill(case.victim, life)
+            operation = await life.until_over()
+            await _agree(box)
+            return operation
+        finally:
+            await life.stop()
+
+
+async def _kill(victim: Victim, life: Life) -> None:
+    if victim == "control":
+        await life.kill()
+        return
+    pid = life.box.states()[OLD if victim == "stable" else NEW].pid
+    if pid is not None:  # it does not run in this phase
+        os.kill(pid, signal.SIGKILL)
+
+
+async def _agree(box: Appliance) -> None:
+    """The first engine of the promoted revision serves, and the other one rests."""
+    promoted = read(box.plan.paths.data_dir).promoted("chat")
+    assert promoted is not None
+    first, second = (OLD, NEW) if promoted.order == (0, 1) else (NEW, OLD)
+    await box.until(
+        lambda states: (states[first].status, states[second].status) == (ReplicaStatus.READY, ReplicaStatus.STANDBY),
+        LIMIT_S,
+    )
+
+
+def main() -> int:
+    failed = 0
+    for case in cases():
+        folder = tempfile.mkdtemp(prefix="kills-")
+        try:
+            operation = asyncio.run(run(case, Path(folder)))
+            _say(f"{case}: {operation.state} {operation.reason}")
+        except (AssertionError, TimeoutError) as error:
+            failed += 1
+            _say(f"{case}: FAILED: {error!r}")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    _say(f"{len(cases())} cases, {failed} failed")
+    return 1 if failed else 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+"""The state machine of migrations: each way through it, and what it wants of the two replicas."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from berth.control.decisions import migrations, requests
+from berth.control.decisions.migrations import View, advance, effective, held, moved, step, unproven
+from berth.control.decisions.records import Goal, Record
+from berth.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
+from berth.operations import Action, Operation, OperationState
+from berth.plan import Launch, ModelRoute, Task
+from berth.state import ReplicaStatus
+from tests.fakes.plans import make_replica
+
+S, P = ReplicaStatus, Phase
+NOW = 1000.0
+OPTIONS = Options(to="new", steps=(10, 100), step_s=5, step_requests=20, keep_s=60, hold_s=30)
+BEGUN = Migration(
+    options=OPTIONS,
+    how=How.BOTH,
+    candidate="new",
+    stable="old",
+    before=("old", "new"),
+    after=("new", "old"),
+    revision=2,
+    phase=P.STARTING,
+    since=NOW - 100,
+)
+SWAP = replace(BEGUN, how=How.SWAP, phase=P.HOLDING, hold_since=NOW - 1)
+ENOUGH = Counts(attempts=40)
+ROUTE = ModelRoute(name="chat", source="s", task=Task.GENERATE, replicas=("old", "new"), room={0: 300})
+
+
+def record(name: str, status: ReplicaStatus, **fields: object) -> Record:
+    replica = make_replica(name, launch=Launch(argv=("x",)))
+    return replace(Record(replica=replica, status=status, since=0), **fields)  # type: ignore[arg-type] # any field
+
+
+def view(candidate: ReplicaStatus, stable: ReplicaStatus = S.READY, starts: int = 1, **fields: object) -> View:
+    made = View(candidate=record("new", candidate, starts=starts), stable=record("old", stable), starts=0)
+    return replace(made, **fields)  # type: ignore[arg-type] # any field
+
+
+def operation(migration: Migration) -> Operation:
+    return Operation(
+        id="1", action=Action.MIGRATE, model="chat", replicas=("old", "new"), created_at=1, migration=migration,
+        starts={"new": 0},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "seen", "phase"),
+    [
+        (BEGUN, view(S.WAITING, starts=0), P.STARTING),
+        (BEGUN, view(S.STARTING), P.STARTING),
+        (BEGUN, view(S.READY), P.CHECKING),
+        (replace(BEGUN, phase=P.CHECKING), view(S.READY), P.CHECKING),
+        (replace(BEGUN, phase=P.CHECKING), view(S.READY, checked=""), P.CANARY),
+        (replace(BEGUN, phase=P.CANARY), view(S.READY), P.CANARY),
+        (replace(BEGUN, phase=P.CANARY, step=1, own=ENOUGH), view(S.READY), P.PROMOTING),
+        (replace(BEGUN, phase=P.CANARY, step=1, own=ENOUGH, since=NOW), view(S.READY), P.CANARY),
+        (replace(BEGUN, phase=P.CANARY, step=1, own=ENOUGH, paused="by me"), view(S.READY), P.CANARY),
+        (replace(BEGUN, phase=P.PROMOTING), view(S.READY), P.PROMOTING),
+        (replace(BEGUN, phase=P.PROMOTING), view(S.READY, written=""), P.SETTLING),
+        (replace(BEGUN, phase=P.SETTLING), view(S.READY), P.RETIRING),
+        (replace(BEGUN, phase=P.SETTLING, since=NOW), view(S.READY), P.SETTLING),
+        (replace(BEGUN, phase=P.SETTLING, paused="by me"), view(S.READY), P.SETTLING),
+        (replace(BEGUN, phase=P.RETIRING), view(S.READY, S.DRAINING), P.RETIRING),
+        (replace(BEGUN, phase=P.RETIRING), view(S.READY, S.STANDBY), P.DONE),
+        (replace(BEGUN, phase=P.DONE), view(S.READY, S.STANDBY), P.DONE),
+        (SWAP, view(S.STANDBY, S.DRAINING, starts=0), P.HOLDING),
+        (SWAP, view(S.STANDBY, S.STANDBY, starts=0), P.STARTING),
+        (replace(SWAP, phase=P.CHECKING), view(S.READY, S.STANDBY, checked=""), P.PROMOTING),
+        (replace(SWAP, phase=P.PROMOTING), view(S.READY, S.STANDBY, written=""), P.SETTLING),
+        (replace(SWAP, phase=P.ROLLING_BACK), view(S.DRAINING, S.STANDBY), P.ROLLING_BACK),
+        (replace(SWAP, phase=P.ROLLING_BACK), view(S.STANDBY, S.STARTING), P.ROLLING_BACK),
+        (replace(SWAP, phase=P.ROLLING_BACK), view(S.STANDBY, S.READY), P.ROLLED_BACK),
+    ],
+)
+def test_each_phase_leads_to_the_next(before: Migration, seen: View, phase: Phase) -> None:
+    after = advance(before, seen, NOW)
+
+    assert after.phase is phase
+    assert (after == before) == (phase is before.phase)
+
+
+@pytest.mark.parametrize(
+    ("before", "seen", "reason"),
+    [
+        (BEGUN, view(S.BACKOFF), "new is backoff: "),
+        (BEGUN, view(S.FAILED), "new is failed: "),
+        (BEGUN, view(S.WAITING, not_free="pid 7"), "memory_not_free: pid 7"),
+        (replace(BEGUN, phase=P.CHECKING), view(S.READY, checked="no text"), "the check failed: no text"),
+        (replace(BEGUN, phase=P.CANARY), view(S.UNHEALTHY), "new is unhealthy: "),
+        (replace(BEGUN, phase=P.CANARY, own=Counts(attempts=9, failures=3)), view(S.READY), "failures: 3 of 9"),
+        (replace(BEGUN, phase=P.SETTLING, own=Counts(attempts=9, failures=3)), view(S.READY), "failures: 3 of 9"),
+        (replace(BEGUN, phase=P.SETTLING), view(S.BACKOFF), "new is backoff: "),
+        (replace(SWAP, hold_since=NOW - 31), view(S.STANDBY, S.DRAINING, starts=0), "requests were queued for 31 s"),
+        (replace(SWAP, phase=P.PROMOTING), view(S.READY, S.STANDBY, written="full"), "the revision cannot be written"),
+    ],
+)
+def test_rolls_back(before: Migration, seen: View, reason: str) -> None:
+    after = advance(before, seen, NOW)
+
+    assert (after.phase, after.share) == (P.ROLLING_BACK, 0)
+    assert after.reason.startswith(reason)
+    assert (after.hold_since > 0) == (before.how is How.SWAP)
+
+
+def test_the_share_grows_step_by_step() -> None:
+    first = replace(BEGUN, phase=P.CANARY, own=ENOUGH)
+    second = advance(first, view(S.READY), NOW)
+
+    assert (first.share, second.share, second.step, second.since) == (0.1, 1, 1, NOW)
+    assert advance(replace(second, since=NOW - 9, own=Counts(attempts=39)), view(S.READY), NOW).phase is P.CANARY
+
+
+def test_a_promotion_that_cannot_be_written_waits_for_the_operator() -> None:
+    paused = advance(replace(BEGUN, phase=P.PROMOTING), view(S.READY, written="disk full"), NOW)
+
+    assert (paused.phase, paused.paused) == (P.PROMOTING, "the revision cannot be written: disk full")
+    assert advance(paused, view(S.READY), NOW) == paused
+    assert moved(paused, Move(migration="1", kind=MoveKind.RESUME), "me", NOW).paused == ""
+
+
+def test_the_canary_waits_for_a_stable_replica_that_fails() -> None:
+    paused = advance(replace(BEGUN, phase=P.CANARY, own=ENOUGH), view(S.READY, S.BACKOFF), NOW)
+
+    assert paused.paused.startswith("old does not serve: the candidate answers all until it does")
+    assert advance(paused, view(S.READY, S.BACKOFF), NOW) == paused
+    again = advance(paused, view(S.READY), NOW + 9)
+    assert (again.paused, again.since, again.phase) == ("", NOW + 9, P.CANARY)
+
+
+@pytest.mark.parametrize(
+    ("kind", "phase", "paused", "expected"),
+    [
+        (MoveKind.PAUSE, P.CANARY, "", (P.CANARY, "by me")),
+        (MoveKind.PAUSE, P.STARTING, "", None),
+        (MoveKind.PAUSE, P.CANARY, "by you", None),
+        (MoveKind.RESUME, P.CANARY, "by you", (P.CANARY, "")),
+        (MoveKind.RESUME, P.CANARY, "", None),
+        (MoveKind.PROMOTE, P.CANARY, "by you", (P.PROMOTING, "")),
+        (MoveKind.PROMOTE, P.SETTLING, "", (P.RETIRING, "")),
+        (MoveKind.PROMOTE, P.STARTING, "", None),
+        (MoveKind.ABORT, P.STARTING, "", (P.ROLLING_BACK, "")),
+        (MoveKind.ABORT, P.SETTLING, "", (P.ROLLING_BACK, "")),
+        (MoveKind.ABORT, P.RETIRING, "", None),
+        (MoveKind.ABORT, P.ROLLING_BACK, "", None),
+    ],
+)
+def test_operators_move_it(kind: MoveKind, phase: Phase, paused: str, expected: tuple[Phase, str] | None) -> None:
+    before = replace(BEGUN, phase=phase, paused=paused)
+    after = moved(before, Move(migration="1", kind=kind), "me", NOW)
+
+    assert (after == before) if expected is None else ((after.phase, after.paused) == expected)
+
+
+@pytest.mark.parametrize(
+    ("migration", "one", "to", "goal"),
+    [
+        (BEGUN, record("new", S.STANDBY), S.WAITING, None),
+        (BEGUN, record("new", S.UNLOADED), S.WAITING, None),
+        (BEGUN, record("new", S.FAILED), S.WAITING, None),
+        (BEGUN, record("new", S.FAILED, starts=1), None, None),
+        (BEGUN, record("new", S.READY), None, None),
+        (BEGUN, record("old", S.READY), None, None),
+        (replace(BEGUN, phase=P.RETIRING), record("old", S.READY), S.DRAINING, Goal.STANDBY),
+        (replace(BEGUN, phase=P.ROLLING_BACK), record("new", S.READY), S.DRAINING, Goal.STANDBY),
+        (replace(BEGUN, phase=P.ROLLING_BACK), record("new", S.STARTING), S.STOPPING, Goal.STANDBY),
+        (replace(BEGUN, phase=P.ROLLING_BACK), record("new", S.BACKOFF), S.STANDBY, None),
+        (replace(BEGUN, phase=P.ROLLING_BACK), record("new", S.DRAINING), None, None),
+        (replace(BEGUN, phase=P.ROLLING_BACK), record("old", S.READY), None, None),
+        (SWAP, record("old", S.READY), S.DRAINING, Goal.STANDBY),
+        (SWAP, record("new", S.STANDBY), None, None),
+        (replace(SWAP, phase=P.STARTING), record("new", S.STANDBY), S.WAITING, None),
+        (replace(SWAP, phase=P.ROLLING_BACK), record("old", S.STANDBY), S.WAITING, None),
+    ],
+)
+def test_what_it_does_with_a_replica(
+    migration: Migration, one: Record, to: ReplicaStatus | None, goal: Goal | None
+) -> None:
+    found = step(one, operation(migration), NOW)
+
+    assert (found and found.to, found and found.goal) == (to, goal)
+
+
+def test_without_room_one_starts_when_the_other_has_left() -> None:
+    starting = operation(replace(SWAP, phase=P.STARTING))
+    new = record("new", S.WAITING)
+
+    def may(old: Record) -> bool:
+        return migrations.may_start(new, starting, {"old": old, "new": new})
+
+    assert may(record("old", S.STANDBY))
+    assert not may(record("old", S.DRAINING))
+    assert not may(record("old", S.STANDBY, cleaned_up=False))
+    assert migrations.may_start(new, operation(BEGUN), {"old": record("old", S.READY), "new": new})
+    assert migrations.may_start(new, None, {})
+
+
+def test_candidates_get_no_requests_before_they_are_checked() -> None:
+    early = [replace(BEGUN, phase=phase) for phase in (P.STARTING, P.CHECKING)]
+    swaps = [replace(SWAP, phase=phase) for phase in (P.STARTING, P.CHECKING, P.PROMOTING)]
+    later = [replace(BEGUN, phase=phase) for phase in (P.CANARY, P.PROMOTING, P.SETTLING, P.ROLLING_BACK)]
+
+    assert [unproven([operation(one)]) for one in (*early, *swaps)] == [{"new"}] * 5
+    assert [unproven([operation(one)]) for one in later] == [frozenset()] * 4
+
+
+def test_requests_are_queued_only_without_room() -> None:
+    assert held([operation(SWAP)]) == {"old", "new"}
+    assert held([operation(BEGUN), operation(replace(SWAP, phase=P.SETTLING, hold_since=0.0))]) == frozenset()
+
+
+def test_the_promoted_order_counts_and_two_replicas_take_the_room_twice() -> None:
+    after = effective(ROUTE, {"chat": ("new", "old")}, [])
+    both = effective(ROUTE, {}, [operation(BEGUN)])
+    swap = effective(ROUTE, {}, [operation(SWAP)])
+
+    assert (after.replicas, after.room) == (("new", "old"), {0: 300})
+    assert (both.replicas, both.room, swap.room) == (("old", "new"), {0: 600}, {0: 300})
+
+
+def test_quiet_steps_ask_for_probes() -> None:
+    canary = replace(BEGUN, phase=P.CANARY)
+
+    assert migrations.is_quiet(canary, NOW)
+    assert not migrations.is_quiet(replace(canary, since=NOW), NOW)
+    assert not migrations.is_quiet(replace(canary, own=Counts(attempts=20)), NOW)
+    assert not migrations.is_quiet(replace(canary, paused="by me"), NOW)
+    assert not migrations.is_quiet(BEGUN, NOW)
+
+
+def test_its_end_is_that_of_the_operation() -> None:
+    done = requests.migrated(replace(BEGUN, phase=P.DONE, own=Counts(attempts=9, probes=3)))
+    back = requests.migrated(replace(BEGUN, phase=P.ROLLED_BACK, reason="failures: 2 of 50"))
+
+    assert done
+    assert done.state is OperationState.DONE
+    assert done.reason == "new serves; canary: 9 requests, 3 of them probes, 0 failed"
+    assert back
+    assert (back.state, back.reason) == (OperationState.FAILED, "rolled back: failures: 2 of 50")
+    assert requests.migrated(BEGUN) is None
+    assert step(record("new", S.STANDBY), replace(operation(BEGUN), migration=None), NOW) is None
+
+
+STATUSES = [S.STANDBY, S.WAITING, S.STARTING, S.READY, S.BACKOFF, S.FAILED, S.DRAINING, S.STOPPING]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    how=st.sampled_from([How.BOTH, How.SWAP]),
+    seen=st.lists(st.tuples(*[st.sampled_from(STATUSES)] * 2, st.sampled_from(["", "bad", None])), max_size=25),
+    aborts=st.integers(min_value=0, max_value=30),
+)
+def test_whatever_happens_it_ends_with_one_of_the_two_in_front(
+    how: How, seen: list[tuple[ReplicaStatus, ReplicaStatus, str | None]], aborts: int
+) -> None:
+    """It never wants both to rest, and once the replicas do what it wants, it ends."""
+    migration, now = replace(BEGUN if how is How.BOTH else SWAP, how=how), NOW
+    for number, (candidate, stable, result) in enumerate(seen):
+        if number == aborts:
+            migration = moved(migration, Move(migration="1", kind=MoveKind.ABORT), "me", now)
+        migration = advance(migration, view(candidate, stable, checked=result, written=result), now)
+        assert not (migrations.rests(migration, "new") and migrations.rests(migration, "old"))
+        now += 3
+    for _ in range(40):
+        new, old = (S.STANDBY if migrations.rests(migration, name) else S.READY for name in ("new", "old"))
+        own = replace(migration.own, attempts=migration.own.attempts + 100)
+        migration = advance(replace(migration, own=own, paused=""), view(new, old, checked="", written=""), now)
+        now += 100
+    assert migration.phase in (P.DONE, P.ROLLED_BACK)
+    assert migration.promoted == (migration.phase is P.DONE)

@@ -1,0 +1,180 @@
+"""`berth migrate`, `berth rollback` and `berth migration`: what is requested of control, and what is shown."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from berth.cli import main
+from berth.control.operations.server import serve
+from berth.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
+from berth.operations import Action, Denial, DenialCode, Operation, OperationState, Reply, Request, Step
+from tests.fakes.plans import make_plan, make_replica
+
+MIGRATION = Migration(
+    options=Options(to="sglang"),
+    how=How.BOTH,
+    candidate="chat-sglang",
+    stable="chat-vllm",
+    before=("chat-vllm", "chat-sglang"),
+    after=("chat-sglang", "chat-vllm"),
+    revision=2,
+    phase=Phase.CANARY,
+    since=0.0,
+    step=2,
+    paused="by me",
+    check="4 answers are sane",
+    own=Counts(attempts=40, probes=16, failures=1, timed=20, slow=2),
+    other=Counts(attempts=120),
+)
+RUNNING = Operation(id="7", action=Action.MIGRATE, model="chat", created_at=0.0, migration=MIGRATION)
+
+
+class Control:
+    """Answers over the socket of a run directory, and keeps what was requested."""
+
+    def __init__(self, run_dir: Path) -> None:
+        plan = make_plan(str(run_dir), make_replica(launch=None))
+        plan.paths.plan.write_bytes(plan.to_json())
+        self._path = plan.paths.control_socket
+        self._loop = asyncio.new_event_loop()
+        self.requests: list[Request] = []
+        self.reply = Reply(operation=RUNNING, operations=(RUNNING,))
+        self._task = self._loop.create_task(serve(self._path, self._answer))
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with pytest.raises(asyncio.CancelledError):
+            self._loop.run_until_complete(self._task)
+        self._loop.close()
+
+    def _answer(self, request: Request) -> Reply:
+        self.requests.append(request)
+        return self.reply
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join(60)
+
+
+@pytest.fixture
+def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
+    monkeypatch.setenv("BERTH_RUN_DIR", str(tmp_path))
+    made = Control(tmp_path)
+    yield made
+    made.close()
+
+
+def run(*arguments: str) -> object:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code
+
+
+def test_a_migration_is_requested_as_it_is_typed(control: Control) -> None:
+    typed = ("--steps", "10%,100", "--step-time", "7", "--step-requests", "9", "--keep", "5", "--hold", "4")
+    assert (
+        run("migrate", "chat", "--to", "sglang", "--how", "swap", *typed, "--first-token", "2", "--token", "0.1") == 0
+    )
+
+    change = control.requests[0].change
+    assert change is not None
+    assert (change.action, change.model) == (Action.MIGRATE, "chat")
+    assert change.migrate == Options(
+        to="sglang", how=How.SWAP, steps=(10, 100), step_s=7, step_requests=9, keep_s=5, hold_s=4,
+        first_token_s=2, token_s=0.1,
+    )  # fmt: skip
+
+
+def test_a_rollback_is_quick(control: Control) -> None:
+    assert run("rollback", "chat", "--to", "3") == 0
+
+    change = control.requests[0].change
+    assert change is not None
+    assert change.action is Action.MIGRATE
+    assert change.migrate == Options(to="", revision=3, steps=(100.0,), step_s=0, step_requests=0)
+
+
+def test_waiting_ends_when_it_is_promoted(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
+    """The engine before is only kept then."""
+    settled = replace(RUNNING, migration=replace(MIGRATION, phase=Phase.SETTLING, paused=""))
+    control.reply = Reply(operation=settled)
+    assert run("migrate", "chat", "--to", "sglang", "--wait", "600") == 0
+    assert "7 migrate chat  running" in capsys.readouterr().out
+    control.reply = Reply(operation=replace(RUNNING, state=OperationState.FAILED, reason="rolled back: x"))
+    assert run("migrate", "chat", "--to", "sglang", "--wait", "600") == 1
+    assert "failed: rolled back: x" in capsys.readouterr().out
+    control.reply = Reply(denial=Denial(code=DenialCode.HOLD, message="too long"))
+    assert run("migrate", "chat", "--to", "sglang") == 4
+    assert "denied (hold_too_long): too long" in capsys.readouterr().err
+
+
+def test_shows_a_migration_with_its_numbers(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("migration", "7") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == [
+        "  chat-vllm -> chat-sglang, revision 2: both run, which fits",
+        "  phase     canary, 25% of the conversations, paused",
+        "  paused    by me",
+        "  check     4 answers are sane",
+        "  chat-sglang: 40 requests (16 of Berth's own), 1 failed, 2 of 20 slow",
+        "  chat-vllm: 120 requests, 0 failed",
+        "  gate      failures: passed (1 of 40; the stable replica: 0 of 120)",
+        "  gate      empty answers: passed (0 of 0; the stable replica: 0 of 0)",
+        "  gate      slow answers: passed (2 of 20; the stable replica: 0 of 0)",
+        "  gate      formats: passed (0 answers without the requested format; 0)",
+        "  gate      lengths: passed (0 and 0 answers, of 30 that are needed)",
+    ]
+    assert control.requests == [Request(operation="7")]
+
+
+def test_shows_why_one_is_rolled_back(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
+    back = replace(MIGRATION, phase=Phase.ROLLING_BACK, paused="", reason="failures: 2 of 9", own=Counts())
+    control.reply = Reply(operation=replace(RUNNING, migration=replace(back, how=How.SWAP, hold_s=21.4)))
+    assert run("migration", "7") == 0
+    text = capsys.readouterr().out
+    assert "revision 2: swap, requests hold for about 21 s" in text
+    assert "  phase     rolling_back\n  reason    failures: 2 of 9" in text
+    assert "gate" not in text
+
+
+@pytest.mark.parametrize("do", list(MoveKind))
+def test_moves_a_migration(control: Control, do: MoveKind) -> None:
+    assert run("migration", "7", do.value) == 0
+    assert control.requests[0].move == Move(migration="7", kind=do)
+    assert control.requests[0].who.startswith("shell uid=")
+
+
+def test_lists_migrations_alone(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
+    load = Operation(id="8", action=Action.LOAD, model="chat", created_at=0.0)
+    done = replace(RUNNING, id="6", state=OperationState.DONE)
+    control.reply = Reply(operations=(done, RUNNING, load))
+    assert run("migrations") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].endswith("6 migrate chat  done")
+    assert lines[1].endswith("7 migrate chat  running (canary, 25% of the conversations, paused)")
+    assert run("migrations", "--json") == 0
+    assert [one["id"] for one in json.loads(capsys.readouterr().out)["operations"]] == ["6", "7"]
+    control.reply = Reply()
+    assert run("migrations") == 0
+    assert capsys.readouterr().out == "no migrations\n"
+
+
+def test_a_dry_run_says_how(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
+    control.reply = Reply(operation=RUNNING, steps=(Step(replica="chat-sglang", status="standby", to="ready"),))
+    assert run("migrate", "chat", "--to", "sglang", "--dry-run") == 0
+    assert capsys.readouterr().out == "  revision 2: both run, which fits\n  chat-sglang: standby -> ready\n"
+
+
+def test_a_rollback_of_a_running_migration_ends_well(control: Control) -> None:
+    undone = replace(MIGRATION, phase=Phase.ROLLED_BACK, paused="")
+    control.reply = Reply(operation=replace(RUNNING, state=OperationState.FAILED, migration=undone))
+    assert run("rollback", "chat", "--wait", "9") == 0
+    assert run("migrate", "chat", "--to", "sglang", "--wait", "9") == 1

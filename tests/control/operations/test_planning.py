@@ -1,0 +1,311 @@
+"""What a migration would be: who replaces whom, with room for both or not, and why not at all."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from berth.control.decisions.records import Observation, Record
+from berth.control.operations.event_ring import EventRing
+from berth.control.operations.planning import Around, migration
+from berth.control.operations.store import Operations
+from berth.migration import How, Migration, Move, MoveKind, Options, Phase
+from berth.operations import HISTORY, Action, Change, Denial, DenialCode
+from berth.plan import (
+    Author,
+    EngineName,
+    Launch,
+    MemoryEstimate,
+    ModelRoute,
+    Restarts,
+    Revision,
+    RevisionState,
+    Standby,
+    Task,
+)
+from berth.revisions import History
+from berth.state import ReplicaStatus
+from tests.fakes.plans import make_replica
+
+S = ReplicaStatus
+NOW, GIB = 100.0, 1 << 30
+ROUTE = ModelRoute(
+    name="chat", aliases=("c",), source="s", task=Task.GENERATE, replicas=("chat-vllm", "chat-sglang")
+)  # fmt: skip
+ONE = Revision(model="chat", number=1, at=1, by=Author.ENV, base="b", order=(0, 1), says={})
+TWO = replace(ONE, number=2, order=(1, 0), by=Author.MIGRATE)
+AROUND = Around(
+    requests_per_s=2.0,
+    longest_s=4.0,
+    queue_size=100,
+    history=History(revisions=(ONE,)),
+    places={"chat-vllm": 0, "chat-sglang": 1},
+)
+
+
+def record(name: str, status: ReplicaStatus, fraction: float | None = None, **fields: object) -> Record:
+    engine = EngineName(name.partition("-")[2])
+    replica = replace(make_replica(name, launch=Launch(argv=("x",))), engine=engine)
+    if fraction is not None:
+        replica = replace(replica, gpus=(0,), memory_fraction=fraction)
+    return replace(Record(replica=replica, status=status, since=0), **fields)  # type: ignore[arg-type] # any field
+
+
+OLD, NEW = record("chat-vllm", S.READY, load_s=20.0), record("chat-sglang", S.STANDBY)
+
+
+def seen(*records: Record, route: ModelRoute = ROUTE) -> Observation:
+    restarts = Restarts(failures=3)
+    return Observation(records=records or (OLD, NEW), processes={}, failures={}, routes=(route,), restarts=restarts)
+
+
+def asked(**options: object) -> Change:
+    made = replace(Options(to="sglang"), **options)  # type: ignore[arg-type] # any option
+    return Change(action=Action.MIGRATE, model="chat", migrate=made)
+
+
+def planned(observation: Observation | None = None, around: Around = AROUND, **options: Any) -> Migration | Denial:
+    return migration(asked(**options), observation or seen(), around, NOW)
+
+
+@pytest.mark.parametrize("to", ["sglang", "chat-sglang", "sglang:vllm"])
+def test_the_engine_behind_gets_in_front(to: str) -> None:
+    made = planned(to=to)
+
+    assert isinstance(made, Migration)
+    assert (made.stable, made.candidate, made.how, made.phase) == ("chat-vllm", "chat-sglang", How.BOTH, Phase.STARTING)
+    assert (made.before, made.after) == (ROUTE.replicas, ("chat-sglang", "chat-vllm"))
+    assert (made.revision, made.by, made.hold_since) == (2, Author.MIGRATE, 0)
+
+
+@pytest.mark.parametrize(
+    ("observation", "options", "message"),
+    [
+        (None, {"to": "trtllm"}, "'chat' has no engine 'trtllm'. It has: chat-vllm (vllm), chat-sglang (sglang)"),
+        (None, {"to": "chat-vllm"}, "'chat' is served by chat-vllm already"),
+        (None, {"steps": ()}, "steps must be percentages that grow"),
+        (None, {"steps": (5.0, 1.0)}, "not 5.0, 1.0"),
+        (None, {"steps": (0.0, 100.0)}, "steps must be percentages"),
+        (None, {"steps": (101.0,)}, "steps must be percentages"),
+        (None, {"step_s": -1.0}, "must not be negative"),
+        (seen(OLD, route=replace(ROUTE, replicas=("chat-vllm",))), {}, "has one engine. Name both in BERTH_MODELS"),
+        (seen(route=replace(ROUTE, standby=Standby.WARM)), {}, "are warm standbys: migrations need `standby: cold`"),
+        (seen(replace(OLD, status=S.STARTING), NEW), {}, "chat-vllm does not serve (starting)"),
+        (seen(OLD, replace(NEW, status=S.STOPPING)), {}, "chat-sglang is stopping. Try again when it is at rest"),
+        (seen(OLD, replace(NEW, cleaned_up=False)), {}, "chat-sglang is standby. Try again"),
+        (seen(OLD, replace(NEW, replica=replace(NEW.replica, launch=None))), {}, "Attached servers run elsewhere"),
+    ],
+)
+def test_says_why_it_is_not_possible(
+    observation: Observation | None, options: dict[str, Any], message: str
+) -> None:  # fmt: skip
+    denied = planned(observation, **options)
+
+    assert isinstance(denied, Denial)
+    assert denied.code is DenialCode.MIGRATION
+    assert message in denied.message
+
+
+def test_nothing_is_migrated_that_cannot_be_kept() -> None:
+    denied = planned(around=replace(AROUND, unwritable="'/data' cannot be written"))
+
+    assert isinstance(denied, Denial)
+    assert denied.message == "No revision can be kept: '/data' cannot be written"
+
+
+def test_unknown_models_are_denied() -> None:
+    denied = migration(replace(asked(), model="other"), seen(), AROUND, NOW)
+    assert isinstance(denied, Denial)
+    assert denied.code is DenialCode.UNKNOWN_MODEL
+
+
+CROWDED = seen(record("chat-vllm", S.READY, 0.6, load_s=20.0), record("chat-sglang", S.STANDBY, 0.6))
+ROOMY = seen(record("chat-vllm", S.READY, 0.4), record("chat-sglang", S.STANDBY, 0.4))
+THIRD = replace(record("chat-vllm", S.READY, 0.4), replica=replace(OLD.replica, name="embed", gpus=(0,)))
+RAM = replace(
+    NEW,
+    replica=replace(
+        NEW.replica,
+        memory=MemoryEstimate(
+            weights_bytes=6 * GIB, kv_bytes_per_token=1, kv_bytes=GIB, overhead_bytes=GIB, largest_context=1
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("observation", "free", "how"),
+    [
+        (ROOMY, 0, How.BOTH),
+        (CROWDED, 0, How.SWAP),
+        (seen(*ROOMY.records, THIRD), 0, How.SWAP),
+        (seen(OLD, RAM), 9 * GIB, How.BOTH),
+        (seen(OLD, RAM), 7 * GIB, How.SWAP),
+    ],
+)
+def test_both_run_where_there_is_room(observation: Observation, free: int, how: How) -> None:
+    around = replace(AROUND, ram_free_bytes=free, requests_per_s=0.1)
+    made = planned(observation, around)
+
+    assert isinstance(made, Migration)
+    assert (made.how, made.phase) == (how, Phase.HOLDING if how is How.SWAP else Phase.STARTING)
+    assert made.hold_since == (NOW if how is How.SWAP else 0)
+    assert (made.hold_s > 0) == (how is How.SWAP)
+    denied = planned(observation, around, how=How.BOTH)
+    assert isinstance(denied, Migration) == (how is How.BOTH)
+
+
+def test_a_misfit_is_said_with_its_numbers() -> None:
+    denied = planned(CROWDED, how=How.BOTH)
+
+    assert isinstance(denied, Denial)
+    assert denied.code is DenialCode.NO_ROOM
+    expected = "chat-sglang needs 60% of GPU 0, and chat-vllm has 60%. `--how swap` queues requests meanwhile."
+    assert denied.message == f"There is no room for both: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("around", "options", "message"),
+    [
+        ({"requests_per_s": 3.0}, {}, "3.0 requests/s make 81, and the queue of 100 may be filled to 80%"),
+        ({}, {"hold_s": 20.0}, "for about 27 s (as a start took the last time), and 20 s are allowed: `--hold 27`"),
+        ({"longest_s": 900.0}, {}, "queued for about 323 s"),
+    ],
+)
+def test_refuses_what_the_queue_cannot_carry(
+    around: dict[str, float], options: dict[str, float], message: str
+) -> None:  # fmt: skip
+    denied = planned(CROWDED, replace(AROUND, **around), **options)  # type: ignore[arg-type] # any field
+
+    assert isinstance(denied, Denial)
+    assert denied.code is DenialCode.HOLD
+    assert message in denied.message
+
+
+def test_an_engine_that_was_never_started_here_is_guessed() -> None:
+    fresh = seen(*(replace(one, load_s=None) for one in CROWDED.records))
+    denied = planned(fresh, hold_s=10.0)
+    assert isinstance(denied, Denial)
+    assert "for about 67 s (a guess)" in denied.message
+
+
+# rollbacks
+
+
+def test_a_rollback_goes_to_the_revision_before() -> None:
+    now = seen(
+        replace(OLD, status=S.STANDBY),
+        replace(NEW, status=S.READY),
+        route=replace(ROUTE, replicas=ROUTE.replicas[::-1]),
+    )
+    made = planned(now, replace(AROUND, history=History(revisions=(ONE, TWO))), to="")
+
+    assert isinstance(made, Migration)
+    assert (made.candidate, made.by, made.revision) == ("chat-vllm", Author.ROLLBACK, 3)
+
+
+@pytest.mark.parametrize(
+    ("history", "number", "message"),
+    [
+        ((ONE,), 0, "no such revision that was promoted before. Kept: none"),
+        ((ONE, replace(TWO, state=RevisionState.REJECTED)), 0, "Kept: none"),
+        ((ONE, TWO), 7, "Kept: 1"),
+        ((replace(ONE, base="x"), TWO), 0, "Revision 1 comes from another BERTH_MODELS. `berth diff chat 2 1` shows"),
+        ((replace(ONE, order=(7,)), TWO), 0, "comes from another BERTH_MODELS"),
+        ((ONE, TWO, replace(ONE, number=3)), 1, "'chat' is served by chat-vllm already"),
+    ],
+)
+def test_a_rollback_says_what_there_is(history: tuple[Revision, ...], number: int, message: str) -> None:
+    denied = planned(around=replace(AROUND, history=History(revisions=history)), to="", revision=number)
+
+    assert isinstance(denied, Denial)
+    assert message in denied.message
+
+
+# as operations
+
+
+def test_the_same_migration_twice_is_one_and_others_are_denied() -> None:
+    operations = Operations(EventRing())
+    first = operations.ask(asked(), seen(), workers=(), now=NOW, around=AROUND).operation
+    again = operations.ask(asked(), seen(), workers=(), now=NOW, around=AROUND).operation
+    other = operations.ask(asked(keep_s=1.0), seen(), workers=(), now=NOW, around=AROUND).denial
+    load = operations.ask(Change(action=Action.LOAD, model="chat"), seen(), workers=(), now=NOW).denial
+
+    assert first is not None
+    assert again is not None
+    assert (first.id, first.replicas, first.starts) == (again.id, ("chat-vllm", "chat-sglang"), {"chat-sglang": 0})
+    assert other is not None
+    assert load is not None
+    assert (other.code, load.code) == (DenialCode.BUSY, DenialCode.BUSY)
+    assert "migrate, requested by someone" in load.message
+
+
+def test_a_rollback_undoes_a_migration_that_is_not_over() -> None:
+    operations = Operations(EventRing())
+    first = operations.ask(asked(), seen(), workers=(), now=NOW, around=AROUND).operation
+    other = operations.ask(asked(to="", revision=7), seen(), workers=(), now=NOW, around=AROUND).denial
+    undone = operations.ask(asked(to=""), seen(), workers=(), now=NOW, around=AROUND).operation
+
+    assert first is not None
+    assert other is not None
+    assert other.code is DenialCode.BUSY
+    assert undone is not None
+    assert undone.migration is not None
+    assert (undone.id, undone.migration.phase) == (first.id, Phase.ROLLING_BACK)
+
+
+def test_a_dry_run_shows_the_candidate() -> None:
+    operations = Operations(EventRing())
+    reply = operations.ask(replace(asked(), dry_run=True), seen(), workers=(), now=NOW, around=AROUND)
+
+    assert [(step.replica, step.to) for step in reply.steps] == [("chat-sglang", S.READY)]
+    assert operations.kept.operations == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Change(action=Action.MIGRATE, model="chat"),
+        Change(action=Action.LOAD, model="chat", migrate=Options(to="sglang")),
+    ],
+)
+def test_a_migration_needs_its_options_and_nothing_else_has_them(change: Change) -> None:
+    denial = Operations(EventRing()).ask(change, seen(), workers=(), now=NOW).denial
+
+    assert denial is not None
+    assert (denial.code, "A migration takes what it migrates to" in denial.message) == (DenialCode.INVALID, True)
+
+
+def test_moves_change_a_running_migration_only() -> None:
+    operations = Operations(EventRing())
+    one = operations.ask(asked(), seen(), workers=(), now=NOW, around=AROUND).operation
+    assert one is not None
+    assert one.migration is not None
+    operations.progressed(one, replace(one.migration, phase=Phase.SETTLING))
+    assert operations.kept.orders == {"chat": ("chat-sglang", "chat-vllm")}
+
+    unknown = operations.move(Move(migration="x", kind=MoveKind.ABORT), "me", NOW)
+    wrong = operations.move(Move(migration=one.id, kind=MoveKind.RESUME), "me", NOW)
+    back = operations.cancel(one.id).operation
+
+    assert (unknown.denial and unknown.denial.code) == DenialCode.UNKNOWN_OPERATION
+    assert wrong.denial is not None
+    assert wrong.denial.code is DenialCode.OVER
+    assert wrong.denial.message.endswith("is settling: it cannot resume.")
+    assert back is not None
+    assert back.migration is not None
+    assert (back.migration.phase, back.migration.reason) == (Phase.ROLLING_BACK, "aborted by berth cancel")
+    assert operations.kept.orders == {"chat": ROUTE.replicas}
+
+
+def test_many_operations_do_not_displace_one_that_runs() -> None:
+    operations = Operations(EventRing())
+    running = operations.ask(asked(), seen(), workers=(), now=NOW, around=AROUND).operation
+    assert running is not None
+    for number in range(HISTORY + 9):
+        action = Action.PIN if number % 2 else Action.UNPIN
+        operations.ask(Change(action=action, model="chat", by=str(number)), seen(), workers=(), now=NOW)
+
+    kept = operations.kept.operations
+    assert (len(kept), kept[0].id) == (HISTORY, running.id)

@@ -1,0 +1,210 @@
+"""Another engine takes a model over under load, rolls back, and is what the next start serves. One appliance."""
+
+import asyncio
+import itertools
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import psutil
+import pytest
+
+from berth.control_socket import ask
+from berth.errors import ControlError
+from berth.migration import Migration, Phase
+from berth.operations import Operation, OperationState, Reply, Request
+from berth.plan import RevisionState
+from berth.revisions import read
+from tests.e2e.appliance import Appliance, end, sim_models
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+VLLM, SGLANG = "m-sim", "m-sim-2"
+TEXT = {"max_tokens": 12, "temperature": 0}
+BRIEF = ("--step-time", "0", "--step-requests", "16", "--keep", "600")
+
+
+@pytest.fixture(scope="module")
+def berth() -> Iterator[Appliance]:
+    models = sim_models("m", "vllm --itl 2ms", "sglang --itl 2ms --ttft 5ms")
+    with Appliance(models, BERTH_WORKERS="2", BERTH_QUEUE_TIMEOUT="120s") as appliance:
+        yield appliance.wait_ready()
+
+
+class Clients:
+    """Conversations in turn, as streams and as whole answers, while the block runs."""
+
+    def __init__(self, berth: Appliance, count: int = 4) -> None:
+        self._berth = berth
+        self._ends = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(count)]
+        self.failures: list[str] = []
+        self.texts: set[str] = set()
+        self.served: defaultdict[str, list[str]] = defaultdict(list)  # by conversation: the replicas, in order
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        self._berth.wait(lambda: len(self.served) >= len(self._threads))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join(120)
+        if kind is None:
+            assert (self.failures, len(self.texts)) == ([], 1)
+
+    def _run(self, number: int) -> None:
+        with self._berth.openai() as client:
+            turn = 0
+            while not self._ends.is_set():
+                turn += 1
+                name = f"{number}-{turn % 10}"
+                try:
+                    self._ask(client, name, stream=bool(turn % 2))
+                except Exception as error:  # noqa: BLE001 - whatever it is, the test reports it
+                    self.failures.append(f"{name}: {type(error).__name__}: {error}")
+
+    def _ask(self, client: Any, name: str, *, stream: bool) -> None:
+        messages = [{"role": "user", "content": "Hello"}]
+        ask = client.chat.completions.with_raw_response.create
+        raw = ask(model="m", messages=messages, stream=stream, extra_headers={"x-session-id": name}, **TEXT)
+        answer = raw.parse()
+        if stream:
+            text = "".join(part.choices[0].delta.content or "" for part in answer if part.choices)
+        else:
+            text = answer.choices[0].message.content
+        self.texts.add(text)
+        self.served[name].append(raw.headers["x-berth-replica"])
+
+
+def run(berth: Appliance, *arguments: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "berth", *arguments]
+    done = subprocess.run(command, env=berth.environ, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def newest(berth: Appliance) -> Operation:
+    """The last migration."""
+
+    def asked() -> Reply:
+        try:
+            return asyncio.run(ask(berth.paths.control_socket, Request()))
+        except ControlError as error:  # it is being restarted
+            raise LookupError(str(error)) from error
+
+    return [one for one in asked().operations if one.migration is not None][-1]
+
+
+def migration(berth: Appliance) -> Migration:
+    found = newest(berth).migration
+    assert found is not None
+    return found
+
+
+def statuses(berth: Appliance) -> tuple[str, ...]:
+    found = berth.replicas()
+    return tuple(str(found[name]["status"]) for name in (VLLM, SGLANG))
+
+
+def promoted(berth: Appliance) -> tuple[int, ...]:
+    """The order of the engines that the next start takes."""
+    one = read(berth.paths.data_dir).promoted("m")
+    assert one is not None
+    return one.order
+
+
+def fault(berth: Appliance, replica: str, **faults: int) -> None:
+    url = berth.plan().replica(replica).url
+    httpx.post(f"{url}/sim/faults", json=faults, trust_env=False).raise_for_status()
+
+
+def test_another_engine_takes_over_without_a_failed_request(berth: Appliance) -> None:
+    assert "both run, which fits" in run(berth, "migrate", "m", "--to", "sglang", "--dry-run")[1]
+    with Clients(berth) as clients:
+        code, shown = run(berth, "migrate", "m", "--to", "sglang", "--steps", "25,100", *BRIEF, "--wait", "120")
+        assert code == 0, shown
+        served = {name: len(replicas) for name, replicas in clients.served.items()}
+        berth.wait(lambda: all(len(clients.served[name]) > count + 1 for name, count in served.items()))
+
+    assert {replicas[-1] for replicas in clients.served.values()} == {SGLANG}
+    moves = {name: sum(a != b for a, b in itertools.pairwise(one)) for name, one in clients.served.items()}
+    assert max(moves.values()) == 1, clients.served
+    assert (migration(berth).phase, promoted(berth)) == (Phase.SETTLING, (1, 0))
+    assert statuses(berth) == ("ready", "ready")  # the one before is kept
+
+
+def test_a_rollback_takes_no_start(berth: Appliance) -> None:
+    starts = berth.replicas()[VLLM]["restarts"]
+    with Clients(berth):
+        code, shown = run(berth, "rollback", "m", "--wait", "60")
+        assert code == 0, shown
+        berth.wait(lambda: statuses(berth) == ("ready", "standby"))
+
+    assert newest(berth).reason == "rolled back: aborted by the command line"
+    assert (promoted(berth), berth.replicas()[VLLM]["restarts"]) == ((0, 1), starts)
+    assert read(berth.paths.data_dir).of("m")[-1].state is RevisionState.REJECTED
+
+
+def test_a_bad_candidate_is_rolled_back_with_its_numbers(berth: Appliance) -> None:
+    """Clients do not see its failures."""
+    with Clients(berth):
+        assert run(berth, "migrate", "m", "--to", "sglang", "--steps", "50,100", "--step-time", "600")[0] == 0
+        berth.wait(lambda: migration(berth).phase is Phase.CANARY)
+        fault(berth, SGLANG, status=500)
+        berth.wait(lambda: newest(berth).state is OperationState.FAILED, 120)
+
+    ended = newest(berth)
+    assert ended.reason.startswith("rolled back: failures: "), ended
+    assert 2 <= migration(berth).own.failures <= 60
+    assert (promoted(berth), statuses(berth)) == ((0, 1), ("ready", "standby"))
+    assert "gate      failures: FAILED" in run(berth, "migration", ended.id)[1]
+    assert "rejected: failures: " in run(berth, "revisions", "m")[1]
+
+
+def test_a_migration_survives_control_and_is_paused_by_hand(berth: Appliance) -> None:
+    with Clients(berth):
+        assert run(berth, "migrate", "m", "--to", SGLANG, "--steps", "50", "--step-time", "600")[0] == 0
+        berth.wait(lambda: migration(berth).phase is Phase.CANARY)
+        number = newest(berth).id
+        assert run(berth, "migration", number, "pause")[0] == 0
+        before = berth.state().control_pid
+        end(psutil.Process(before))
+        berth.wait(lambda: berth.state().control_pid != before)
+        berth.wait(lambda: migration(berth).paused.startswith("by shell"))
+        assert run(berth, "load", "m")[0] == 4  # one change at a time
+        assert run(berth, "migration", number, "resume")[0] == 0
+        assert run(berth, "migration", number, "promote")[0] == 0
+        berth.wait(lambda: migration(berth).phase is Phase.SETTLING)
+        assert run(berth, "migration", number, "promote")[0] == 0  # the one before need not be kept
+        berth.wait(lambda: newest(berth).state is OperationState.DONE)
+
+    assert (promoted(berth), statuses(berth)) == ((1, 0), ("standby", "ready"))
+
+
+def test_without_room_requests_are_queued(berth: Appliance) -> None:
+    """Back to the engine that does not run."""
+    with Clients(berth):
+        code, shown = run(berth, "rollback", "m", "--how", "swap", "--keep", "0", "--wait", "120")
+        assert code == 0, shown
+        berth.wait(lambda: newest(berth).state is OperationState.DONE)
+
+    assert (promoted(berth), statuses(berth)) == ((0, 1), ("ready", "standby"))
+    assert not [one for one in berth.state().replicas if one.requested]
+
+
+def test_the_next_start_takes_what_was_promoted(berth: Appliance) -> None:
+    assert run(berth, "migrate", "m", "--to", "sglang", "--steps", "100", *BRIEF[:-1], "0", "--wait", "120")[0] == 0
+    berth.wait(lambda: newest(berth).state is OperationState.DONE)
+    berth.stop()
+    berth.start()
+    berth.wait_ready()
+
+    assert berth.plan().models[0].replicas[0] == VLLM  # named by its place: it is sglang now
+    assert berth.plan().replica(VLLM).dialect == "sglang"
+    assert "BERTH_MODELS is unchanged since" in berth.output()
