@@ -11,7 +11,6 @@ from starlette.types import Scope, Send
 
 from berth.capture import Capture, CaptureAction, CaptureRequest, Exchange, Message
 from berth.control_socket import ask
-from berth.errors import ControlError
 from berth.journal import BROKEN
 from berth.log import log
 from berth.operations import Request
@@ -87,7 +86,7 @@ class Captures:
                     whole = await asyncio.to_thread(completed, exchange, recording, redactor)
                     added = CaptureRequest(action=CaptureAction.ADD, exchange=whole)
                     await ask(self._path, Request(capture=added))
-                except ControlError as error:
+                except Exception as error:  # noqa: BLE001 - the boundary of a capture: the worker goes on without it
                     log.warning("captured request lost", request=exchange.id, reason=str(error))
                 finally:
                     self.room_bytes += recording.held_bytes
