@@ -86,7 +86,7 @@ class Captures:
                     whole = await asyncio.to_thread(completed, exchange, recording, redactor)
                     added = CaptureRequest(action=CaptureAction.ADD, exchange=whole)
                     await ask(self._path, Request(capture=added))
-                except Exception as error:  # noqa: BLE001 - the boundary of a capture: the worker goes on without it
+                except Exception as error:  # noqa: BLE001 - the boundary of a capture: the worker continues
                     log.warning("captured request lost", request=exchange.id, reason=str(error))
                 finally:
                     self.room_bytes += recording.held_bytes
