@@ -41,9 +41,10 @@ class Captures:
         """None when the time is over: control may be gone."""
         if self.current is None or time.time() >= self.current.ends:
             return None
-        return Recording(scope, send, self._take)
+        return Recording(scope, send, self.take)
 
-    def _take(self, wanted: int) -> int:
+    def take(self, wanted: int) -> int:
+        """How many bytes a recording may keep."""
         given = min(wanted, self.room_bytes)
         self.room_bytes -= given
         return given
