@@ -66,7 +66,7 @@ class Traced:
 
     async def spans(self, count: int) -> list[Span]:
         self.tracer.read()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.collector.spans) < count:  # noqa: ASYNC110 - another thread fills it
                 await asyncio.sleep(0.01)
         spans = self.collector.spans
@@ -203,7 +203,7 @@ async def test_state_counts_what_was_sent_and_what_was_lost(
 
 async def read_until(traced: Traced, holds: Callable[[TracerState], bool]) -> None:
     path = traced.plan.paths.tracer
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (path.exists() and holds(msgspec.json.decode(path.read_bytes(), type=TracerState))):
             traced.tracer.read()
             await asyncio.sleep(0.01)
