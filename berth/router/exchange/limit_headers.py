@@ -18,11 +18,11 @@ Left = tuple[
 
 def limit_headers(api: ApiFormat, lefts: Sequence[Left]) -> Pairs:
     """Ollama's and TGI's clients know none."""
-    return _writer(type(getattr(api, "of_any", api)).__module__)(lefts)
+    return writer_of(type(getattr(api, "of_any", api)).__module__)(lefts)
 
 
 @cache
-def _writer(module: str) -> Callable[[Sequence[Left]], Pairs]:
+def writer_of(module: str) -> Callable[[Sequence[Left]], Pairs]:
     name = module.split(".")[2]
     if name in ("ollama", "tgi"):
         return lambda _lefts: []
