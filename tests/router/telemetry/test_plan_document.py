@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import orjson
 
-from berth.plan import Launch, MemoryEstimate
+from berth.plan import Launch, MemoryEstimate, RoutingRule
 from berth.router.telemetry.plan_document import document
 from tests.fakes.router import make_plan, replica
 
@@ -20,7 +20,9 @@ def test_names_engine_reason_memory_and_command_of_each_replica() -> None:
         origins={"weights": "measured"},
         reason="the fastest",
     )
-    plan = make_plan("/run/x", [started, replica("chat-b", "http://127.0.0.1:2")])
+    rule = RoutingRule(name="batch", path="/batch", priority="low")
+    plan = replace(make_plan("/run/x", [started, replica("chat-b", "http://127.0.0.1:2")]), rules=(rule,))
+    assert document(plan)["rules"] == [{"name": "batch", "if": {"path": "/batch"}, "then": {"priority": "low"}}]
     (model,) = document(plan)["models"]
     first, second = model["replicas"]
     assert first["command"] == "vllm serve 'my model' --api-key ***"
