@@ -252,3 +252,8 @@ def test_alerts_have_cause_and_next_step(name: str, exposed: Series) -> None:
     grouped = {label.strip() for labels in GROUPING.findall(rule["expr"]) for label in labels.split(",")}
     used = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
     assert used <= (grouped or labels_of(rule["expr"], exposed))
+
+
+def test_no_label_is_reserved_for_other_kinds_of_metrics(exposed: Series) -> None:
+    assert [name for name, labels in exposed.items() if "quantile" in labels] == []
+    assert [name for name, labels in exposed.items() if "le" in labels and not name.endswith("_bucket")] == []
