@@ -80,7 +80,8 @@ class Clients:
         else:
             text = answer.choices[0].message.content
         self.texts.add(text)
-        self.served[name].append(raw.headers["x-berth-replica"])
+        if replica := raw.headers.get("x-berth-replica"):  # a stream that was queued began without one
+            self.served[name].append(replica)
 
 
 def run(berth: Appliance, *arguments: str) -> tuple[int, str]:
