@@ -21,6 +21,10 @@ def peer(port: int, other: int) -> Appliance:
     return Appliance(models, BERTH_PORT=str(port), BERTH_AFFINITY="0")
 
 
+def all_ready(box: Appliance) -> bool:
+    return all(replica["status"] == "ready" for replica in box.replicas().values())
+
+
 @pytest.fixture
 def peers() -> Iterator[tuple[Appliance, Appliance]]:
     ports = free_port(), free_port()
@@ -28,8 +32,7 @@ def peers() -> Iterator[tuple[Appliance, Appliance]]:
         two = peer(ports[1], ports[0])
         two.start()
         try:
-            for box in (one, two):
-                box.wait(lambda box=box: all(r["status"] == "ready" for r in box.replicas().values()), 120)
+            one.wait(lambda: all_ready(one) and all_ready(two), 120)
             yield one, two
         finally:
             two.close()
@@ -50,7 +53,8 @@ def test_a_box_that_is_killed_loses_no_request(peers: tuple[Appliance, Appliance
             answered.append(answer.headers["x-berth-replica"])
             if number >= EACH // 3 and not killed.is_set() and "m-attached" in answered:
                 killed.set()
-                await asyncio.to_thread(lambda: [kill(process) for process in two.processes()])
+                for process in await asyncio.to_thread(two.processes):
+                    kill(process)
 
     async def load() -> None:
         async with (
