@@ -137,6 +137,7 @@ def _route(model: ResolvedModel, row: Sequence[Replica], room: dict[int, int]) -
         idle_stop_s=model.spec.idle_stop_s,
         min_residency_s=model.spec.min_residency_s,
         max_wait_s=model.spec.max_wait_s,
+        priority=model.spec.priority,
         room=room,
         pin=model.spec.pin,
         replicas=tuple(replica.name for replica in row),

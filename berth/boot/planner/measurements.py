@@ -25,7 +25,7 @@ LEFT_OUT = frozenset(
         "concurrency",
         "pass_fields",
     }
-    | {"replicas", "replicas_at_start", "adapter_folder"}
+    | {"replicas", "replicas_at_start", "adapter_folder", "priority"}
 )
 
 
