@@ -174,6 +174,7 @@ def _route(
         idle_stop_s=model.spec.idle_stop_s,
         min_residency_s=model.spec.min_residency_s,
         max_wait_s=model.spec.max_wait_s,
+        priority=model.spec.priority,
         room=room,
         pin=model.spec.pin,
         replicas=tuple(replica.name for replica in row),
