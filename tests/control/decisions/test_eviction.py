@@ -445,6 +445,18 @@ def test_model_that_fails_to_load_gives_its_room_back() -> None:
     assert again.ended is not None
 
 
+def test_model_that_has_failed_takes_no_room_from_others() -> None:
+    box = Box({"a": 6, "b": 6}, broken=frozenset({"b"}))
+    box.request("b")
+    box.turns(60)
+    box.request("a")
+    box.turns(100)
+    assert (box.status("a"), box.status("b")) == (S.READY, S.FAILED)
+    refused = box.request("b")
+    box.turns(100)
+    assert (refused.error, box.loaded(), box.swaps) == ("model_failed", {"a"}, [])
+
+
 @pytest.mark.parametrize("load_s", [4.0, 10.0, 40.0])
 def test_two_models_that_alternate_swap_seldom(load_s: float) -> None:
     box = Box({"a": 6, "b": 6}, load_s=load_s, max_wait_s=5)
