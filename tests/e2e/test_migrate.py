@@ -31,7 +31,7 @@ BRIEF = ("--step-time", "0", "--step-requests", "16", "--keep", "600")
 @pytest.fixture(scope="module")
 def berth() -> Iterator[Appliance]:
     models = sim_models("m", "vllm --itl 2ms", "sglang --itl 2ms --ttft 5ms")
-    with Appliance(models, BERTH_WORKERS="2", BERTH_QUEUE_TIMEOUT="120s") as appliance:
+    with Appliance(models, BERTH_QUEUE_TIMEOUT="120s") as appliance:
         yield appliance.wait_ready()
 
 
