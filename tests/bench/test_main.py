@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from berth import cli, results
+from berth import results
 from berth.bench import main
 from berth.bench.lease import DeniedError
 from berth.bench.main import Options, Progress
 from berth.bench.plan_points import QUICK, Profile
 from berth.bench.workload import PRESETS, Workload
+from berth.cli import main as cli
 from berth.errors import ConfigError
 from berth.plan import DialectName, Keys, Launch, ModelRoute, Plan, RunPaths, Task
 from berth.results import Outcome, Point, Slo
