@@ -24,7 +24,7 @@ from berth.router.telemetry.key_metrics import budget_metric
 from berth.router.telemetry.metrics import Meter, exposition, layout
 from berth.router.telemetry.quantiles import Window
 from berth.router.telemetry.shared_counters import Scoreboard
-from berth.state import Cause, ChangeKind, GpuState, HostState, ModelChanges, ReplicaStatus, State
+from berth.state import Canary, Cause, ChangeKind, GpuState, HostState, ModelChanges, ReplicaStatus, State
 from tests.fakes.key_board import key_board
 from tests.fakes.router import make_plan, replica, replica_state
 from tests.router.telemetry.test_engine_metrics import FULL
@@ -87,6 +87,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
         replicas=(ready,),
         gpus=(gpu,),
         changes=(swap,),
+        canaries=(Canary(model="chat", replica=one.name, share=0.25, salt="s"),),
         run_dir_free_bytes=1 << 30,
         host=HostState(data_dir_free_bytes=1 << 40, tls_ends=1e9),
     )
