@@ -226,6 +226,7 @@ def profile_of(options: Options) -> Profile:
         windows=options.windows or base.windows,
         requests=options.requests or base.requests,
         per_place=1 if options.requests else base.per_place,
+        few=options.requests or base.few,
         closed_s=base.closed_s if seconds is None else seconds,
         open_s=base.open_s if seconds is None else seconds,
         search_s=base.search_s if seconds is None else seconds / 2,

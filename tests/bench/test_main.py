@@ -90,7 +90,7 @@ def test_rejects_what_is_no_slo(text: str) -> None:
         ({"quick": True}, QUICK),
         ({"rounds": 3}, replace(Profile(), rounds=3)),
         ({"rounds": 1}, replace(Profile(), rounds=1, quick=True)),
-        ({"requests": 9}, replace(Profile(), requests=9, per_place=1, quick=True)),
+        ({"requests": 9}, replace(Profile(), requests=9, per_place=1, few=9, quick=True)),
         (
             {"seconds": 2.0},
             replace(Profile(), closed_s=2, open_s=2, search_s=1, warm_s=2, first_warm_s=2, quick=True),
