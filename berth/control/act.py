@@ -60,7 +60,8 @@ class Executor:
             if transition.to is _S.READY:
                 self._tasks.create_task(asyncio.to_thread(keep_measurement, record, self._runtime.plan))
             if record.replica.gpus:
-                self._ledger.loaded(name, await self._used(record))
+                taken = self._ledger.loaded(name, await self._used(record))
+                records[name] = replace(records[name], taken=taken)
         elif transition.to is _S.STOPPING and not shutting_down:
             await self._stop(name)
 
@@ -123,14 +124,18 @@ class Executor:
         call = self._sleep_mode.put_to_sleep if record.status is _S.FALLING_ASLEEP else self._sleep_mode.wake
         before = await self._used(record)
         result = await call(record.replica, sleep)
-        after, released = await self._used(record), record.released
+        after, released, residue = await self._used(record), record.released, record.residue
         if record.status is _S.FALLING_ASLEEP and not result:
             released = {index: before[index] - used for index, used in after.items() if index in before}
+            residue = {gpu: max(taken - released[gpu], 0) for gpu, taken in record.taken.items() if gpu in released}
         if not result:
             self._ledger.changed(name, {index: before.get(index, used) - used for index, used in after.items()})
         latest = records[name]
         if (latest.status, latest.since) == (record.status, record.since):
-            records[name] = replace(latest, sleep_result=result, released=released)
+            first = latest.first_residue or residue
+            records[name] = replace(
+                latest, sleep_result=result, released=released, residue=residue, first_residue=first
+            )
         self._sleep_calls.pop(name, None)
         self._runtime.changed.set()
 

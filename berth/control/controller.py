@@ -1,6 +1,7 @@
 """The control loop: observe, decide, act, publish."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
@@ -12,7 +13,7 @@ from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
 from berth.control.decisions import eviction, lifecycle, residency
-from berth.control.decisions.records import LIVE, Record, Timing
+from berth.control.decisions.records import LIVE, Observation, Record, Timing
 from berth.control.demand import DemandWatch
 from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
@@ -40,7 +41,7 @@ from berth.host import tls
 from berth.host.gpu_usage import Gpus
 from berth.host.tls import CertificateError
 from berth.log import log
-from berth.operations import Reply, Request
+from berth.operations import Operation, Reply, Request, Step
 from berth.plan import Keys, Plan
 from berth.state import GpuState, ReplicaStatus
 
@@ -237,6 +238,8 @@ class Controller:
         if request.change is not None:
             live = tuple(traffic.workers(self._plan.paths.heartbeats).values())
             reply = operations.ask(request.change, observation, workers=live, now=time.monotonic())
+            if request.change.dry_run and reply.operation is not None:
+                reply = replace(reply, steps=(*self._would_leave(reply.operation, observation), *reply.steps))
         elif request.cancel:
             reply = operations.cancel(request.cancel)
         elif request.keep is not None:
@@ -255,6 +258,20 @@ class Controller:
         self._audit.answered(request, reply)
         return reply
 
+    def _would_leave(self, operation: Operation, observation: Observation) -> tuple[Step, ...]:
+        """Other models, for one that is to be loaded: as if it had waited long enough."""
+        pins, demands = self._runtime.operations.kept.pins, self._demand.read(time.monotonic())
+        asked = replace(observation, operations=(*observation.operations, operation))
+        moment = eviction.Moment(now=math.inf, wall=math.inf)
+        found = eviction.evictions(asked, demands, pins, moment) if observation.room else ()
+        names = {one.model: one for one in found if one.other == operation.model}
+        return tuple(
+            step
+            for route in observation.routes
+            if (one := names.get(route.name))
+            for step in self._runtime.operations.steps(route, observation, sleeps=one.sleeps)
+        )
+
     def _is_stopping(self) -> bool:
         return self._stopping.is_set() or self._orphaned()
 
@@ -270,7 +287,9 @@ class Controller:
 
     async def _heartbeat(self) -> None:
         while True:
-            self._gpu_states = await asyncio.to_thread(self._runtime.gpus.read)
+            self._gpu_states = await self._runtime.memory.look(
+                lambda: self._observer.observation(self._snapshot, {}), lambda: self._runtime.operations.kept.pins
+            )
             self._observer.diagnosis.sample(time.monotonic())
             self._publish(always=True)
             await asyncio.sleep(self._runtime.timing.heartbeat_s)

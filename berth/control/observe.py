@@ -21,6 +21,8 @@ class Observer:
         self._runtime = runtime
         self._is_stopping = is_stopping
         self._reachable = True
+        gpus = runtime.plan.inventory.gpus
+        self._gpu_bytes = {gpu.index: gpu.memory_total_bytes for gpu in gpus if not gpu.unified}
         self.diagnosis = FailureDiagnosis(runtime.supervisord)
 
     async def poll(self) -> Snapshot | None:
@@ -66,6 +68,9 @@ class Observer:
             routes=plan.models,
             restarts=plan.restarts,
             room=plan.room,
+            gpu_bytes=self._gpu_bytes,
+            free_room=self._runtime.memory.free_room,
+            ram_bytes=self._runtime.memory.ram_bytes,
             keep=self._runtime.operations.kept.keep,
             unproven=self._runtime.memory.unproven,
             not_free=self._runtime.memory.not_free,

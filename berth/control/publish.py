@@ -40,6 +40,9 @@ class ControlState:
     cannot_sleep: Mapping[str, str] = field(default_factory=dict)  # why
     drain_ends: Mapping[str, float] = field(default_factory=dict)  # on the monotonic clock
     released: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # GPU memory, by those that fell asleep
+    taken: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # GPU memory, by those that have loaded
+    residue: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # what those that slept kept of it
+    first_residue: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     kept: Kept = field(default_factory=Kept)  # operations and pins
     hinted: bool = False  # the example request was logged
     kills: Kills | None = None  # the last sample of the OOM counters
@@ -162,6 +165,9 @@ def control_state(
         cannot_sleep={record.replica.name: record.cannot_sleep for record in records if record.cannot_sleep},
         drain_ends={record.replica.name: record.drain_ends for record in records if record.drain_ends is not None},
         released={record.replica.name: record.released for record in records if record.released},
+        taken={record.replica.name: record.taken for record in records if record.taken},
+        residue={record.replica.name: record.residue for record in records if record.residue},
+        first_residue={record.replica.name: record.first_residue for record in records if record.first_residue},
         origins={record.replica.name: record.origin for record in records if record.origin},
         log_positions={name: position for name, position in positions.items() if position},
     )
@@ -192,6 +198,8 @@ def _replica_state(
         load_failures=record.load_failures,
         flaps=flapping(record.history, time.monotonic()),
         start_phases=record.phases,
+        kept_asleep=record.residue,
+        cannot_sleep=record.cannot_sleep,
         adapters=record.adapters,
         adapter_errors=record.adapter_errors,
         requested=requested.value if requested else "",

@@ -50,6 +50,9 @@ def restore(
             origin=control.origins.get(name, ""),
             cannot_sleep=control.cannot_sleep.get(name, ""),
             released=control.released.get(name, {}),
+            taken=control.taken.get(name, {}),
+            residue=control.residue.get(name, {}),
+            first_residue=control.first_residue.get(name, {}),
         )
         old = known.get(name)
         before = None if old is None else _as_before(record, old, offset_s)

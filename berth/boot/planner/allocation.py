@@ -17,10 +17,7 @@ from berth.engines.base import Engine
 from berth.engines.lora import spare
 from berth.errors import PlacementError
 from berth.plan import EngineName, Load, Standby
-from berth.room import RAM
-
-# Of each GPU, per sleeping engine: its CUDA context and graphs, and NCCL's buffers. A cautious figure, not measured.
-ASLEEP_BYTES = 2 * 2**30
+from berth.room import ASLEEP_BYTES, RAM
 
 
 def allocate(

@@ -111,6 +111,8 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
             phase_since=now,
             adapters=(),
             adapter_errors={},
+            taken={},
+            first_residue={},
         )
     if to in (_S.FALLING_ASLEEP, _S.WAKING):  # its adapters are loaded again afterwards
         return replace(changed, health=Health(), sleep_result=None, adapters=(), adapter_errors={})
@@ -174,7 +176,7 @@ def next_transition(record: Record, observation: Observation, now: float) -> Tra
     if record.status is _S.DRAINING:
         return requests.on_drain(record, observation, now)
     calls = record.status in (_S.FALLING_ASLEEP, _S.WAKING)
-    return on_sleep_result(record) if calls else on_liveness(record, observation)
+    return on_sleep_result(record, observation) if calls else on_liveness(record, observation)
 
 
 def on_attached_probe(record: Record, observation: Observation) -> Transition | None:
@@ -276,13 +278,14 @@ def on_started(record: Record, observation: Observation, now: float) -> Transiti
     return Transition(name=name, to=_S.STOPPING, reason=reason)
 
 
-def on_sleep_result(record: Record) -> Transition | None:
+def on_sleep_result(record: Record, observation: Observation) -> Transition | None:
     """The call to sleep or to wake up has returned."""
     falling_asleep = record.status is _S.FALLING_ASLEEP
     if record.sleep_result is None:
         return None
-    if record.sleep_result and record.goal is Goal.ASLEEP:
-        return requests.stop_instead(record)
+    why = record.sleep_result or (requests.too_much_kept(record, observation) if falling_asleep else "")
+    if why and falling_asleep and record.goal is Goal.ASLEEP:
+        return requests.stop_instead(record, why, observation)
     if record.sleep_result:
         what = "could not be put to sleep" if falling_asleep else "could not be woken"
         reason = f"{what}: {record.sleep_result}"

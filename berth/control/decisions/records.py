@@ -97,6 +97,9 @@ class Record:
     cannot_sleep: str = ""  # why the last call to sleep or to wake failed: it is not put to sleep again
     # bytes by GPU, when it fell asleep: it takes them to wake
     released: Mapping[int, int] = field(default_factory=dict)
+    taken: Mapping[int, int] = field(default_factory=dict)  # bytes by GPU, of its last start; empty: not measured
+    residue: Mapping[int, int] = field(default_factory=dict)  # what it kept of them when it last slept
+    first_residue: Mapping[int, int] = field(default_factory=dict)  # and when it first did, since that start
     cleaned_up: bool = True  # after the exit: no leftover processes, and the GPU memory is released
 
     def phases_until(self, now: float) -> Mapping[str, float]:
@@ -136,6 +139,10 @@ class Observation:
     timing: Timing = field(default_factory=Timing)
     operations: tuple[Operation, ...] = ()  # those that are running
     room: Mapping[int, int] = field(default_factory=dict)  # the plan's
+    gpu_bytes: Mapping[int, int] = field(default_factory=dict)  # those with memory of their own
+    # bytes by GPU that the driver has for the models that share `room`: without what others hold. Empty: not read
+    free_room: Mapping[int, int] = field(default_factory=dict)
+    ram_bytes: int = 0  # for weights of engines that are to sleep
     keep: Mapping[str, float | None] = field(default_factory=dict)  # idle_unload as clients want it, by model
     unproven: frozenset[str] = frozenset()  # replicas that wait for the proof that their GPU memory is free
     not_free: Mapping[str, str] = field(default_factory=dict)  # those for which it is not, and who holds it

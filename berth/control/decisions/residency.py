@@ -5,17 +5,17 @@
 2. A model without requests for `idle_unload`, or for as long as a client has said instead, is unloaded, unless it is
    pinned. The time counts from the last end of a request, and never during a load.
 3. A request that comes while it drains for that reason cancels the unload.
-4. A model that has no room waits until others have left: see `eviction`. If no one waits for it any more, it is not
-   loaded; and a model that was to leave for it, and still drains, stays if it is wanted. Otherwise such a model never
-   comes back before the other one has its room: it queues behind it.
+4. A model that has no room waits until others have left, unloaded or asleep: see `eviction`. If no one waits for it any
+   more, it is not loaded; and a model that was to leave for it, and still drains, stays if it is wanted. Otherwise such
+   a model never comes back before the other one has its room: it queues behind it.
 5. A model whose engines have failed permanently is not loaded again by requests: `berth load` gives it another start.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 
-from berth.control.decisions import eviction
-from berth.control.decisions.eviction import Demand, Moment
+from berth.control.decisions import claims, eviction
+from berth.control.decisions.eviction import BY_SWAP, Demand, Moment
 from berth.control.decisions.records import Observation, Record
 from berth.operations import Action, Operation
 from berth.plan import Load, ModelRoute
@@ -25,7 +25,6 @@ _S = ReplicaStatus
 
 BY_REQUEST = "a request"
 BY_IDLE = "idle_unload"
-BY_SWAP = "a swap"  # followed by the model that gets the room
 _NOT_COMING = frozenset({_S.UNLOADED, _S.ASLEEP, _S.STANDBY, _S.FAILED, _S.STOPPED})
 
 
@@ -33,6 +32,7 @@ class Decision(StrEnum):
     LOAD = "load"
     UNLOAD = "unload"
     EVICT = "evict"  # unload it for another model
+    SLEEP = "sleep"  # put it to sleep for another model
     CANCEL = "cancel"  # its operation
 
 
@@ -57,14 +57,15 @@ def decide(
                     yield found, route.name, ""
                     continue
             idle_s = observation.keep.get(route.name, route.idle_unload_s)
-            found = of_model(eviction.records_of(route, observation), demand, operation, idle_s, moment.now)
+            found = of_model(claims.records_of(route, observation), demand, operation, idle_s, moment.now)
             if found is None or (found is Decision.UNLOAD and route.name in pinned):
                 continue
-            if not (found is Decision.LOAD and obstructed):
+            is_shut_out = observation.not_free.keys() >= set(route.replicas)
+            if not (found is Decision.LOAD and (obstructed or is_shut_out)):
                 yield found, route.name, ""
     if observation.room:
-        for model, other in eviction.evictions(observation, demands, pinned, moment):
-            yield Decision.EVICT, model, other
+        for one in eviction.evictions(observation, demands, pinned, moment):
+            yield Decision.SLEEP if one.sleeps else Decision.EVICT, one.model, one.other
 
 
 def of_load(demand: Demand, operation: Operation, observation: Observation, *, obstructed: bool) -> Decision | None:
@@ -79,7 +80,7 @@ def of_swap(
     route: ModelRoute, demand: Demand, operation: Operation, observation: Observation, *, pinned: bool
 ) -> Decision | None:
     """A model that drains for another one stays if it is pinned, or wanted, and the other one is not."""
-    drains = any(one.status is _S.DRAINING for one in eviction.records_of(route, observation))
+    drains = any(one.status is _S.DRAINING for one in claims.records_of(route, observation))
     if not drains or not operation.by.startswith(BY_SWAP):
         return None
     awaited = any(route.room.keys() & other.room.keys() for other in eviction.without_room(observation))

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from berth.control.decisions import requests, scaling
+from berth.control.decisions.eviction import BY_SWAP
 from berth.control.decisions.records import Observation, Record
-from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_SWAP, Decision
+from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, Decision
 from berth.control.operations import denials
 from berth.control.operations.event_ring import EventRing
 from berth.log import log
@@ -23,6 +24,7 @@ from berth.operations import (
     OperationState,
     Pin,
     Reply,
+    Step,
 )
 from berth.plan import Adapter, Load, ModelRoute, Standby
 from berth.state import AddedAdapter, Cause, ChangeKind, ModelChanges, ReplicaStatus
@@ -106,6 +108,12 @@ class Operations:
     def reply(self, operation: Operation, observation: Observation) -> Reply:
         return Reply(operation=operation, steps=requests.remaining(operation, observation, self._costs))
 
+    def steps(self, route: ModelRoute, observation: Observation, *, sleeps: bool) -> tuple[Step, ...]:
+        """What would happen to a model that makes room."""
+        change = Change(action=Action.SLEEP if sleeps else Action.UNLOAD, model=route.name)
+        operation = new_operation(change, observation, (), self._wall(), self.kept)
+        return requests.remaining(operation, observation, self._costs)
+
     def find(self, number: str) -> Operation | None:
         return next((one for one in self.kept.operations if one.id == number), None)
 
@@ -148,12 +156,15 @@ class Operations:
                 if operation.model == model:
                     self.cancel(operation.id)
             return
+
+        def leave(action: Action) -> Change:
+            return Change(action=action, model=model, by=f"{BY_SWAP} to {other}", drain_s=LONGEST_DRAIN_S)
+
         change = {
             Decision.LOAD: Change(action=Action.LOAD, model=model, by=BY_REQUEST),
             Decision.UNLOAD: Change(action=Action.UNLOAD, model=model, by=BY_IDLE),
-            Decision.EVICT: Change(  # no request is cut
-                action=Action.UNLOAD, model=model, by=f"{BY_SWAP} to {other}", drain_s=LONGEST_DRAIN_S
-            ),
+            Decision.EVICT: leave(Action.UNLOAD),  # no request is cut
+            Decision.SLEEP: leave(Action.SLEEP),
         }[decision]
         self.ask(change, observation, workers=(), now=now)
 

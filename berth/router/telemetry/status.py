@@ -193,6 +193,8 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic) -> dict[st
         "gpus": list(replica.gpus),
         "attached": replica.launch is None,
         "can_sleep": replica.sleep is not None,
+        "cannot_sleep": state.cannot_sleep,
+        "kept_asleep": dict(state.kept_asleep),
         "status": str(state.status),
         "since": state.since,
         "requested": state.requested,
