@@ -88,6 +88,7 @@ def gpu_requests(
             cpu=host.installed[model.entries[group[0]].engine].cpu,
             on_request=model.spec.load is Load.ON_REQUEST,
             pin=model.spec.pin,
+            sleeps=model.spec.sleep,
             gpus=own_gpus(model, group[0]),
             context=model.spec.context,
             kv_cache_bytes=model.spec.kv_cache_bytes,

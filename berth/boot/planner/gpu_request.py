@@ -45,6 +45,7 @@ class GpuRequest:
     cache: tuple[CacheOptions, ...] = ()  # of each engine; without, their defaults
     on_request: bool = False  # it may share memory with others that are loaded on request
     pin: bool = False
+    sleeps: bool = False  # its engines may be put to sleep for others
     measured: tuple[Measurement, ...] = ()  # of these engines, on any GPUs
 
     @property

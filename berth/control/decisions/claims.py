@@ -4,7 +4,7 @@ There are two accounts, and a model has room only if it fits by both:
 
 1. The plan's: the share of each model, in thousandths of a GPU (or bytes of RAM).
 2. The GPU's own: the bytes that the driver reports as free once others have left. It is less than the plan's where
-   something else took memory since: whoever left for a model that does not fit then would leave in vain.
+   something else took memory since: whoever left for a model that does not fit then would leave without success.
 
 A model that sleeps holds what its engines keep, its residue: as measured, else as planned. On the CPU, and where no
 GPU can be read, that is all of its share.
