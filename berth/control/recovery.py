@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from berth.control.attached.attachment import as_discovered
-from berth.control.decisions.records import LIVE, Record
+from berth.control.decisions.records import LIVE, GpuMemory, Record
 from berth.control.decisions.restart_policy import History
 from berth.control.probes import Health
 from berth.control.publish import ControlState
@@ -50,9 +50,7 @@ def restore(
             origin=control.origins.get(name, ""),
             cannot_sleep=control.cannot_sleep.get(name, ""),
             released=control.released.get(name, {}),
-            taken=control.taken.get(name, {}),
-            residue=control.residue.get(name, {}),
-            first_residue=control.first_residue.get(name, {}),
+            gpu=control.gpu_memory.get(name, GpuMemory()),
         )
         old = known.get(name)
         before = None if old is None else _as_before(record, old, offset_s)

@@ -4,7 +4,7 @@ There are two accounts, and a model has room only if it fits by both:
 
 1. The plan's: the share of each model, in thousandths of a GPU (or bytes of RAM).
 2. The GPU's own: the bytes that the driver reports as free once others have left. It is less than the plan's where
-   something else took memory since: whoever left for a model that does not fit then would leave without success.
+   something else took memory since: a model that left for one that does not fit then would leave without success.
 
 A model that sleeps holds what its engines keep, its residue: as measured, else as planned. On the CPU, and where no
 GPU can be read, that is all of its share.
@@ -61,7 +61,7 @@ def asleep(route: ModelRoute, observation: Observation) -> Claim:
             if not one.replica.gpus or not observation.gpu_bytes.keys() >= set(one.replica.gpus):
                 return whole(route, observation)
             for gpu in one.replica.gpus:
-                kept[gpu] = kept.get(gpu, 0) + one.residue.get(gpu, ASLEEP_BYTES)
+                kept[gpu] = kept.get(gpu, 0) + one.gpu.residue.get(gpu, ASLEEP_BYTES)
     planned = {gpu: -(-bytes_ * WHOLE // observation.gpu_bytes[gpu]) for gpu, bytes_ in kept.items()}
     return Claim(planned={gpu: min(planned.get(gpu, 0), share) for gpu, share in route.room.items()}, physical=kept)
 
@@ -75,7 +75,7 @@ def present(route: ModelRoute, observation: Observation) -> Claim:
         return asleep(route, observation)
     found = whole(route, observation)
     live = [one for one in records if one.status in LIVE]
-    if live and all(one.taken and one.status is not _S.STARTING for one in live):
+    if live and all(one.gpu.taken and one.status is not _S.STARTING for one in live):
         return Claim(planned=found.planned, physical=_held(live, found.physical))
     return found
 
@@ -83,7 +83,8 @@ def present(route: ModelRoute, observation: Observation) -> Claim:
 def _held(live: Collection[Record], needed: Bytes) -> Bytes:
     """What they were seen to take. Much more than planned is not theirs: something else came while they loaded."""
     return {
-        gpu: min(sum(one.taken.get(gpu, 0) for one in live), planned + ASLEEP_BYTES) for gpu, planned in needed.items()
+        gpu: min(sum(one.gpu.taken.get(gpu, 0) for one in live), planned + ASLEEP_BYTES)
+        for gpu, planned in needed.items()
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from berth.control.decisions import requests, restart_policy, standby
-from berth.control.decisions.records import LIVE, Goal, Observation, Record, Transition
+from berth.control.decisions.records import LIVE, Goal, GpuMemory, Observation, Record, Transition
 from berth.control.diagnosis import HOPELESS_EXITS, Failure
 from berth.control.logs.load_progress import Tracker
 from berth.control.probes import Health
@@ -111,8 +111,7 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
             phase_since=now,
             adapters=(),
             adapter_errors={},
-            taken={},
-            first_residue={},
+            gpu=GpuMemory(residue=record.gpu.residue),
         )
     if to in (_S.FALLING_ASLEEP, _S.WAKING):  # its adapters are loaded again afterwards
         return replace(changed, health=Health(), sleep_result=None, adapters=(), adapter_errors={})

@@ -63,6 +63,15 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuMemory:
+    """What an engine was seen to take of its GPUs: bytes, by index. Empty: not measured."""
+
+    taken: Mapping[int, int] = field(default_factory=dict)  # by its last start
+    residue: Mapping[int, int] = field(default_factory=dict)  # what it kept of that when it last slept
+    first_residue: Mapping[int, int] = field(default_factory=dict)  # and when it first did, since that start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """All that control knows about one replica."""
 
@@ -97,9 +106,7 @@ class Record:
     cannot_sleep: str = ""  # why the last call to sleep or to wake failed: it is not put to sleep again
     # bytes by GPU, when it fell asleep: it takes them to wake
     released: Mapping[int, int] = field(default_factory=dict)
-    taken: Mapping[int, int] = field(default_factory=dict)  # bytes by GPU, of its last start; empty: not measured
-    residue: Mapping[int, int] = field(default_factory=dict)  # what it kept of them when it last slept
-    first_residue: Mapping[int, int] = field(default_factory=dict)  # and when it first did, since that start
+    gpu: GpuMemory = field(default_factory=GpuMemory)
     cleaned_up: bool = True  # after the exit: no leftover processes, and the GPU memory is released
 
     def phases_until(self, now: float) -> Mapping[str, float]:

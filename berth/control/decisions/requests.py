@@ -111,9 +111,9 @@ def too_much_kept(record: Record, observation: Observation) -> str:
     operation = operation_of(record, observation.operations)
     if operation is None or not operation.by.startswith(BY_SWAP):
         return ""
-    for gpu, kept in record.residue.items():
+    for gpu, kept in record.gpu.residue.items():
         allowed = max(ASLEEP_BYTES, int(RESIDUE_SHARE * observation.gpu_bytes.get(gpu, 0)))
-        allowed = min(allowed, record.first_residue.get(gpu, kept) + GROWN_BYTES)
+        allowed = min(allowed, record.gpu.first_residue.get(gpu, kept) + GROWN_BYTES)
         if kept > allowed:
             return f"asleep it keeps {size(kept)} of GPU {gpu}, more than {size(allowed)}"
     return ""

@@ -4,9 +4,9 @@ The GPUs are read only while a replica waits for that. After `release_timeout_s`
 engines may have left are ended once more, and the replica is reported: its requests end with `memory_not_free`. It
 keeps waiting, and starts as soon as the memory is free.
 
-Where models share memory, the GPUs are also read every few seconds, so that nothing leaves without success: a model that would
-not fit even then, because something else has taken memory, is reported in the same way after the same time, and loaded
-when it fits again.
+Where models share memory, the GPUs are also read every few seconds, so that nothing leaves without success: a model
+that would not fit even then, because something else has taken memory, is reported in the same way after the same time,
+and loaded when it fits.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ import pytest
 from berth.control.decisions import claims, eviction
 from berth.control.decisions.eviction import Demand, Eviction, Moment
 from berth.control.decisions.memory import EXCESS_BYTES
-from berth.control.decisions.records import Goal, Observation, Record
+from berth.control.decisions.records import Goal, GpuMemory, Observation, Record
 from berth.operations import Action, Operation
 from berth.plan import EngineName, Launch, Load, MemoryEstimate, ModelRoute, Restarts, Sleep, SleepCall, Task
 from berth.room import ASLEEP_BYTES
@@ -66,8 +66,10 @@ class Model:
             status=self.status,
             since=0.0,
             goal=Goal.ASLEEP if self.status is S.ASLEEP else None,
-            taken={0: int(self.taken * GIB)} if live else {},
-            residue={} if self.kept_gib is None else {0: int(self.kept_gib * GIB)},
+            gpu=GpuMemory(
+                taken={0: int(self.taken * GIB)} if live else {},
+                residue={} if self.kept_gib is None else {0: int(self.kept_gib * GIB)},
+            ),
         )
         return replace(found, **self.fields)  # type: ignore[arg-type] # any field
 

@@ -106,9 +106,9 @@ class GpuBox(Box):
             if self.now >= ends:
                 kept = {0: int(self.kept_gib.get(name, KEPT_GIB) * GIB)}
                 if record.status is S.WAKING or result:
-                    kept = dict(record.residue)
-                first = record.first_residue or kept
-                self.records[name] = replace(record, sleep_result=result, residue=kept, first_residue=first)
+                    kept = dict(record.gpu.residue)
+                gpu = replace(record.gpu, residue=kept, first_residue=record.gpu.first_residue or kept)
+                self.records[name] = replace(record, sleep_result=result, gpu=gpu)
 
     def _apply(self, name: str, record: Record) -> None:
         if record.status is S.ASLEEP:
@@ -126,7 +126,8 @@ class GpuBox(Box):
             self.processes[name] = Process(state=ProcessState.STOPPED)
         super()._apply(name, record)
         if record.status is S.READY and self.loads[name]:
-            self.records[name] = replace(self.records[name], taken={0: int(self.sizes[name] / 10 * GIB)})
+            gpu = replace(record.gpu, taken={0: int(self.sizes[name] / 10 * GIB)})
+            self.records[name] = replace(self.records[name], gpu=gpu)
 
     def _check(self) -> None:
         assert self.free_gib > -1e-6, "engines hold more than there is"
