@@ -64,13 +64,13 @@ class MemoryWatch:
     @property
     def not_free(self) -> Mapping[str, str]:
         """Who holds the memory, by replica."""
-        told = {
+        reports = {
             name: text
             for route in self._plan.models
             if (text := self._shut_out.get(route.name))
             for name in route.replicas
         }
-        return {**told, **self._held}
+        return {**reports, **self._held}
 
     @property
     def free_room(self) -> Used:
@@ -101,14 +101,14 @@ class MemoryWatch:
         self._shut_out_since = {route.name: self._shut_out_since.get(route.name, now) for route, _ in missing}
         overdue = [(one, bytes_) for one, bytes_ in missing if now - self._shut_out_since[one.name] >= limit_s]
         strangers = await asyncio.to_thread(nvml.occupants) if overdue else {}
-        told = {}
+        reports = {}
         for route, bytes_ in overdue:
             others = [one for one in self._records.values() if one.replica.model != route.name]
             proof = Proof(result=Result.SHORT, missing=bytes_)
-            told[route.name] = _told(claims.whole(route, observation).physical, proof, others, strangers)
+            reports[route.name] = _report(claims.whole(route, observation).physical, proof, others, strangers)
             if route.name not in self._shut_out:
-                log.warning("GPU memory not free", model=route.name, reason=told[route.name], next=_ADVICE)
-        self._shut_out = told
+                log.warning("GPU memory not free", model=route.name, reason=reports[route.name], next=_ADVICE)
+        self._shut_out = reports
         return states
 
     def judge(self, starting: Iterable[Record], now: float) -> None:
@@ -155,13 +155,13 @@ class MemoryWatch:
         if proof is None or proof.allows_start:
             return
         others = [one for one in self._records.values() if one.replica.name != name]
-        text = _told(self._needs[name], proof, others, strangers)
+        text = _report(self._needs[name], proof, others, strangers)
         if name not in self._held:
             log.warning("GPU memory not free", replica=name, reason=text, next=_ADVICE)
         self._held[name] = text
 
 
-def _told(need: Used, proof: Proof, others: Iterable[Record], strangers: Mapping[int, Sequence[nvml.Occupant]]) -> str:
+def _report(need: Used, proof: Proof, others: Iterable[Record], strangers: Mapping[int, Sequence[nvml.Occupant]]) -> str:
     """For people: what is missing, and who is on the GPUs."""
     named = {index: [str(one) for one in found] for index, found in strangers.items()}
     on_it: dict[int, list[str]] = {}
