@@ -161,7 +161,9 @@ class MemoryWatch:
         self._held[name] = text
 
 
-def _report(need: Used, proof: Proof, others: Iterable[Record], strangers: Mapping[int, Sequence[nvml.Occupant]]) -> str:
+def _report(
+    need: Used, proof: Proof, others: Iterable[Record], strangers: Mapping[int, Sequence[nvml.Occupant]]
+) -> str:
     """For people: what is missing, and who is on the GPUs."""
     named = {index: [str(one) for one in found] for index, found in strangers.items()}
     on_it: dict[int, list[str]] = {}

@@ -24,6 +24,7 @@ from berth.errors import ApiError, NotReadyError
 from berth.plan import Plan, Standby
 from berth.router.balancing import selection
 from berth.router.balancing.fairness import Turns
+from berth.router.balancing.prefixes import Prefixes
 from berth.router.balancing.queue import Queue, Ticket
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
@@ -48,6 +49,7 @@ class Admission:
         bases = {route.name: route.base or route.name for route in plan.routes}  # adapters share their model's slots
         self._queues = {name: limited[base] for name, base in bases.items() if base in limited}
         self._all_queues = tuple(limited.values())
+        self._prefixes = {route.name: Prefixes() for route in plan.routes}
         self._limits = plan.limits
         self._upstreams = upstreams
         self._meter = meter
@@ -150,7 +152,16 @@ class Admission:
 
     def _balanced(self, ctx: RequestContext, upstreams: Sequence[Upstream]) -> Sequence[Upstream]:
         loads = [self._meter.load(upstream.replica) for upstream in upstreams]
-        return selection.balanced(upstreams, loads, ctx.session)
+        session, begins = ctx.session, ctx.beginnings
+        if not begins:
+            return selection.balanced(upstreams, loads, session)
+        table, statuses = self._prefixes[ctx.route.name], self._upstreams.statuses
+        names = [(name, statuses[name].since) for name in (upstream.replica.name for upstream in upstreams)]
+        holders = table.holders(session, begins)
+        holding = [index for index, name in enumerate(names) if name in holders]
+        order = selection.balanced(upstreams, loads, session, holding)
+        table.sent(session, begins, names[upstreams.index(order[0])])
+        return order
 
     # the queue
 

@@ -50,11 +50,13 @@ class RequestContext:
         *("first_token_s", "flags", "frames", "grant", "headers", "hops", "ignored", "inflight", "key", "large"),
         *("live_tokens", "model", "moved_at_token", "previous", "priority", "queue_s", "queued_at", "request"),
         *("request_id", "route", "served_by", "served_headers", "session", "since", "status", "trace", "usage"),
+        "beginnings",
     )
 
     request: InferenceRequest  # these are set by `accept`
     route: ModelRoute
     session: bytes  # identifies its conversation; b"": unknown, or not needed
+    beginnings: Sequence[bytes]  # the hashes of those of its prompt; (): short, or not needed
     priority: Priority
     since: float
 
@@ -99,6 +101,7 @@ class RequestContext:
         route: ModelRoute,
         *,
         session: bytes = b"",
+        beginnings: Sequence[bytes] = (),
         key: ApiKey = OPEN,
         priority: Priority = Priority.NORMAL,
     ) -> None:
@@ -106,6 +109,7 @@ class RequestContext:
         self.route = route
         self.model = route.name
         self.session = session
+        self.beginnings = beginnings
         self.key = key
         self.priority = priority
         self.since = time.monotonic()

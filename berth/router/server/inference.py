@@ -17,7 +17,7 @@ from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
 from berth.journal import APIS
 from berth.log import log
 from berth.plan import ModelRoute
-from berth.router.balancing import affinity
+from berth.router.balancing import affinity, prefixes
 from berth.router.exchange.headers import HEADER, HOPS, Priority, hops, priority
 from berth.router.exchange.inflight import StopReason, read_body
 from berth.router.exchange.off_loop import LARGE_BYTES
@@ -162,8 +162,12 @@ class Inference:
             if HEADER in headers:
                 request = replace(request, ignored=(*request.ignored, HEADER.decode()))
             asked = Priority[key.priority.upper()]
-        session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
-        ctx.accept(request, route, session=session, key=key, priority=asked)
+        session, begins = (
+            (affinity.session(headers, request), prefixes.beginnings(request))
+            if route.name in worker.with_affinity
+            else (b"", ())
+        )
+        ctx.accept(request, route, session=session, beginnings=begins, key=key, priority=asked)
         return True
 
 
