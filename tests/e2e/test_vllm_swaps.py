@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(400)]
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
 PATIENCE_S = 240.0
 SHARE = 0.6  # of the RAM, that each model is taken to need: its weights are a file with a hole
-SWAPS = 2
+SWAPS = 1
 
 
 @dataclass(frozen=True, kw_only=True)

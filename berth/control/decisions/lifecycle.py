@@ -101,13 +101,12 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
     if (record.status, to) == (_S.WAKING, _S.READY):
         return replace(changed, phases={"wake": round(now - record.since, 2)})
     if to is _S.STARTING and not record.attached:
-        fresh = replace(changed, tracker=Tracker(), health=Health(), defect="", pid=None, cleaned_up=False)
+        fresh = replace(changed, tracker=Tracker(), health=Health(), defect="", pid=None, cleaned_up=False, phases={})
         return replace(
             fresh,
             starts=record.starts + 1,
             progressed_at=now,
             active_at=now,
-            phases={},
             phase_since=now,
             adapters=(),
             adapter_errors={},
