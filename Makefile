@@ -100,7 +100,7 @@ SOAK ?=
 soak: setup ## ten minutes with an engine killed every 5 s: make soak SOAK="--minutes 2 --clients 16"
 	$(BIN)/python -m tests.chaos.soak $(SOAK)
 
-SWAPS ?= 1000
+SWAPS ?= 1000 --kills 300 --sleep --report .berth/swap-soak.json
 .PHONY: swap-soak
 swap-soak: setup ## three models that take turns under load, with kills: make swap-soak SWAPS="50 --kill-every 5"
 	$(BIN)/python -m tests.chaos.swap_soak --swaps $(SWAPS)

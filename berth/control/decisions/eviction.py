@@ -29,7 +29,7 @@ TAKES_ROOM = frozenset({Action.LOAD, Action.WAKE, Action.RESTART, Action.SCALE})
 BY_SWAP = "a swap"  # who requests that a model leaves; followed by the model that gets the room
 QUIET_S = 3.0
 STAYS = 3.0
-MOST_SEARCHED = 12  # models of which all combinations are tried
+MOST_SEARCHED = 10  # models of which all combinations are tried
 _SETTLED = GONE | {_S.READY, _S.ASLEEP, _S.STANDBY, _S.BACKOFF}
 
 
