@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from berth.control.attached.attachment import as_discovered
-from berth.control.decisions.records import LIVE, Record
+from berth.control.decisions.records import LIVE, GpuMemory, Record
 from berth.control.decisions.restart_policy import History
 from berth.control.probes import Health
 from berth.control.publish import ControlState
@@ -51,6 +51,7 @@ def restore(
             cannot_sleep=control.cannot_sleep.get(name, ""),
             released=control.released.get(name, {}),
             generation=control.generations.get(name, 0),
+            gpu=control.gpu_memory.get(name, GpuMemory()),
         )
         old = known.get(name)
         before = None if old is None else _as_before(record, old, offset_s)

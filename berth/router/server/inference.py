@@ -16,7 +16,7 @@ from berth.dialects.requests import references
 from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
 from berth.journal import APIS
 from berth.log import log
-from berth.router.balancing import affinity
+from berth.router.balancing import affinity, prefixes
 from berth.router.exchange.headers import HEADER, HOPS, Priority, hops, priority
 from berth.router.exchange.inflight import StopReason, read_body
 from berth.router.exchange.off_loop import LARGE_BYTES
@@ -168,8 +168,12 @@ class Inference:
             asked = max(asked, Priority[key.priority.upper()])
         if HEADER in headers and asked.name.encode() != headers[HEADER].strip().upper():
             request = replace(request, ignored=(*request.ignored, HEADER.decode()))
-        session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
-        ctx.accept(request, route, session=session, key=key, priority=asked)
+        session, begins = (
+            (affinity.session(headers, request), prefixes.beginnings(request))
+            if route.name in worker.with_affinity
+            else (b"", ())
+        )
+        ctx.accept(request, route, session=session, beginnings=begins, key=key, priority=asked)
         return True
 
 

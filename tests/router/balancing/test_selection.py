@@ -156,7 +156,7 @@ def test_peers_are_ordered_by_load_with_ejected_ones_last(tmp_path: Path) -> Non
     meter.on_replica(second.replica, 2)
     upstreams.failed(fourth, certain=True)
     request = SimpleNamespace(operation=Operation.CHAT)
-    call = cast("RequestContext", SimpleNamespace(route=plan.models[0], session=b"", request=request))
+    call = cast("RequestContext", SimpleNamespace(route=plan.models[0], session=b"", beginnings=(), request=request))
 
     twins = Admission(plan, upstreams, meter).peers(call, first)
 
