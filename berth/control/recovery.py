@@ -58,8 +58,7 @@ def restore(
         restored = _restored(record, before, processes.get(name), asleep.get(name), now)
         if restored.status in _REQUESTED and name in control.goals:
             restored = replace(restored, goal=control.goals[name], drain_ends=control.drain_ends.get(name))
-        starts = max(restored.starts, control.starts.get(name, 0))
-        records.append(replace(restored, starts=starts, active_at=now))
+        records.append(replace(restored, starts=max(restored.starts, control.starts.get(name, 0)), active_at=now))
     return _with_active_standbys(records, routes)
 
 

@@ -102,17 +102,9 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         return replace(changed, phases={"wake": round(now - record.since, 2)})
     if to is _S.STARTING and not record.attached:
         fresh = replace(changed, tracker=Tracker(), health=Health(), defect="", pid=None, cleaned_up=False, phases={})
-        return replace(
-            fresh,
-            starts=record.starts + 1,
-            generation=transition.generation or record.generation,
-            progressed_at=now,
-            active_at=now,
-            phase_since=now,
-            adapters=(),
-            adapter_errors={},
-            gpu=GpuMemory(residue=record.gpu.residue),
-        )
+        fresh = replace(fresh, progressed_at=now, active_at=now, phase_since=now, adapters=(), adapter_errors={})
+        generation, gpu = transition.generation or record.generation, GpuMemory(residue=record.gpu.residue)
+        return replace(fresh, starts=record.starts + 1, generation=generation, gpu=gpu)
     if to in (_S.FALLING_ASLEEP, _S.WAKING):  # its adapters are loaded again afterwards
         return replace(changed, health=Health(), sleep_result=None, adapters=(), adapter_errors={})
     return replace(changed, pid=None) if to in _EXITED or to is _S.WAITING else changed

@@ -168,11 +168,9 @@ class Inference:
             asked = max(asked, Priority[key.priority.upper()])
         if HEADER in headers and asked.name.encode() != headers[HEADER].strip().upper():
             request = replace(request, ignored=(*request.ignored, HEADER.decode()))
-        session, begins = (
-            (affinity.session(headers, request), prefixes.beginnings(request))
-            if route.name in worker.with_affinity
-            else (b"", ())
-        )
+        stays = route.name in worker.with_affinity
+        session = affinity.session(headers, request) if stays else b""
+        begins = prefixes.beginnings(request) if stays else ()
         ctx.accept(request, route, session=session, beginnings=begins, key=key, priority=asked)
         return True
 
