@@ -45,7 +45,7 @@ POLL_S: Final = 0.2
 LOADED: Final = frozenset({ReplicaStatus.STARTING, ReplicaStatus.WAKING, ReplicaStatus.READY, ReplicaStatus.DRAINING})
 VICTIMS: Final = ("control", "engine", "worker", "sleeper")
 CHANGES: Final = re.compile(
-    r'^berth_model_change(s|_seconds)_total{model="\w+",change="(\w+)",why="(\w+)"} (\S+)$', re.MULTILINE
+    r'^berth_model_change(s|_seconds)_total{change="(\w+)",model="\w+",why="(\w+)"} (\S+)$', re.MULTILINE
 )
 
 

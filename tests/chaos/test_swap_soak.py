@@ -46,7 +46,7 @@ def test_report_names_what_was_wrong() -> None:
 
 def test_report_sums_the_changes_of_models() -> None:
     text = "\n".join(
-        f'berth_model_change{kind}_total{{model="{model}",change="sleep",why="swap"}} {number}'
+        f'berth_model_change{kind}_total{{change="sleep",model="{model}",why="swap"}} {number}'
         for kind, model, number in (("s", "red", 2.0), ("s", "blue", 1.0), ("_seconds", "red", 0.5))
     )
     assert changes(text) == {"sleep by swap": [3.0, 0.5]}

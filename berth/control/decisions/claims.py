@@ -67,10 +67,8 @@ def asleep(route: ModelRoute, observation: Observation) -> Claim:
 
 
 def present(route: ModelRoute, observation: Observation) -> Claim:
-    """What it holds, or is about to."""
+    """What a model that has memory, or is about to, holds of it."""
     records = records_of(route, observation)
-    if all(one.status in GONE and one.cleaned_up for one in records):
-        return Claim()
     if is_asleep(records):
         return asleep(route, observation)
     found = whole(route, observation)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from berth.control.decisions import claims, eviction, lifecycle, residency
@@ -452,6 +452,7 @@ def test_every_request_is_answered_whatever_happens(sizes: dict[str, int], seed:
     assert not box.operations.running
 
 
+@example(sizes=[3] * 14, needed=7)
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=14), needed=st.integers(0, 60))
 def test_fewest_is_sufficient_and_leaves_none_out_that_it_could(sizes: list[int], needed: int) -> None:
     """Also where there are too many models to try all combinations."""
