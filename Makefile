@@ -100,11 +100,11 @@ SOAK ?=
 soak: setup ## ten minutes with an engine killed every 5 s: make soak SOAK="--minutes 2 --clients 16"
 	$(BIN)/python -m tests.chaos.soak $(SOAK)
 
-SWAPS ?= 1000
 .PHONY: migration-kills
 migration-kills: setup ## a kill of control or an engine in each phase of a migration (`make test` has a short form)
 	$(BIN)/python -m tests.chaos.migration_kills
 
+SWAPS ?= 1000 --kills 300 --sleep --report .berth/swap-soak.json
 .PHONY: swap-soak
 swap-soak: setup ## three models that take turns under load, with kills: make swap-soak SWAPS="50 --kill-every 5"
 	$(BIN)/python -m tests.chaos.swap_soak --swaps $(SWAPS)

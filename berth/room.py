@@ -11,6 +11,9 @@ from typing import Final
 from berth.plan import ModelRoute
 
 RAM: Final = -1
+WHOLE: Final = 1000  # thousandths: a whole GPU
+# Of each GPU, per sleeping engine: its CUDA context and graphs, and NCCL's buffers. A cautious figure, not measured.
+ASLEEP_BYTES: Final = 2 * 2**30
 LARGEST_CONFLICT = 4  # models; larger sets are not listed
 
 
@@ -32,11 +35,11 @@ def named(devices: Iterable[int]) -> str:
     return ", ".join([*([f"GPU {', '.join(gpus)}"] if gpus else []), *(["RAM"] if RAM in devices else [])])
 
 
-def short(room: Mapping[int, int], loaded: Iterable[ModelRoute]) -> tuple[int, ...]:
-    """The devices that do not hold all of these at once."""
+def short(room: Mapping[int, int], loaded: Iterable[Mapping[int, int]]) -> tuple[int, ...]:
+    """The devices that do not hold all of these at once, each by what it takes of them."""
     left = dict(room)
-    for route in loaded:
-        for device, taken in route.room.items():
+    for one in loaded:
+        for device, taken in one.items():
             left[device] -= taken
     return tuple(device for device, rest in left.items() if rest < 0)
 
@@ -48,7 +51,7 @@ def conflicts(room: Mapping[int, int], routes: Sequence[ModelRoute]) -> tuple[Co
     for count in range(2, LARGEST_CONFLICT + 1):
         for chosen in itertools.combinations(sharing, count):
             names = {route.name for route in chosen}
-            devices = short(room, chosen)
+            devices = short(room, [route.room for route in chosen])
             if devices and not any(names.issuperset(one.models) for one in found):
                 found.append(Conflict(models=tuple(route.name for route in chosen), devices=devices))
     return tuple(found)

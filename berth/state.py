@@ -136,6 +136,8 @@ class ReplicaState:
     flaps: int = 0  # how often it became ready and failed within an hour, if that is too often
     start_phases: Mapping[str, float] = field(default_factory=dict)  # seconds of each: of the last start, or wake
     leased: bool = False  # it serves no clients until the lease on its model ends
+    kept_asleep: Mapping[int, int] = field(default_factory=dict)  # bytes by GPU, when it last slept
+    cannot_sleep: str = ""  # why it is not put to sleep any more
     spare: bool = False  # its model is scaled to fewer replicas: it need not be ready
     no_room: str = ""  # what holds the memory that it is to be loaded into
     obstructed: bool = False  # and does not leave by itself: requests do not wait

@@ -48,4 +48,4 @@ def test_conflicts_are_all_that_does_not_fit(rooms: list[dict[int, int]]) -> Non
     for count in range(1, LARGEST_CONFLICT + 1):
         for some in itertools.combinations(models, count):
             names = {one.name for one in some}
-            assert bool(short(room, some)) == any(names.issuperset(one.models) for one in found)
+            assert bool(short(room, [one.room for one in some])) == any(names.issuperset(one.models) for one in found)

@@ -61,7 +61,8 @@ class Executor:
             if transition.to is _S.READY:
                 self._tasks.create_task(asyncio.to_thread(keep_measurement, record, self._runtime.plan))
             if record.replica.gpus:
-                self._runtime.ledger.loaded(name, await self._used(record))
+                taken = self._runtime.ledger.loaded(name, await self._used(record))
+                records[name] = replace(records[name], gpu=replace(records[name].gpu, taken=taken))
         elif transition.to is _S.STOPPING and not shutting_down:
             await self._stop(name)
 
@@ -126,15 +127,17 @@ class Executor:
         call = self._sleep_mode.put_to_sleep if record.status is _S.FALLING_ASLEEP else self._sleep_mode.wake
         before, wakes = await self._used(record), self._sleep_mode.wakes(record.replica, sleep)
         result = await call(record.replica, sleep)
-        after, released = await self._used(record), record.released
+        after, released, residue = await self._used(record), record.released, record.gpu.residue
         if record.status is _S.FALLING_ASLEEP and not result:
             released = {index: before[index] - used for index, used in after.items() if index in before}
             wakes = self._sleep_mode.wakes(record.replica, sleep)
+            residue = {gpu: max(taken - released[gpu], 0) for gpu, taken in record.gpu.taken.items() if gpu in released}
         if not result:
             self._runtime.ledger.changed(name, {index: before.get(index, used) - used for index, used in after.items()})
         latest = records[name]
         if (latest.status, latest.since) == (record.status, record.since):
-            records[name] = replace(latest, sleep_result=result, released=released, wakes=wakes)
+            gpu = replace(latest.gpu, residue=residue, first_residue=latest.gpu.first_residue or residue)
+            records[name] = replace(latest, sleep_result=result, released=released, wakes=wakes, gpu=gpu)
         self._sleep_calls.pop(name, None)
         self._runtime.changed.set()
 

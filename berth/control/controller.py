@@ -310,7 +310,9 @@ class Controller:
 
     async def _heartbeat(self) -> None:
         while True:
-            self._gpu_states = await asyncio.to_thread(self._runtime.gpus.watch)
+            self._gpu_states = await self._runtime.memory.look(
+                lambda: self._observer.observation(self._snapshot, {}), lambda: self._runtime.operations.kept.pins
+            )
             self._observer.diagnosis.sample(time.monotonic())
             self._publish(always=True)
             await asyncio.sleep(self._runtime.timing.heartbeat_s)

@@ -23,6 +23,8 @@ class Observer:
         self._is_stopping = is_stopping
         self._reachable = True
         self.held: Mapping[str, str] = {}  # replicas that wait for other boxes, and why
+        gpus = runtime.plan.inventory.gpus
+        self._gpu_bytes = {gpu.index: gpu.memory_total_bytes for gpu in gpus if not gpu.unified}
         self.diagnosis = FailureDiagnosis(runtime.supervisord)
 
     async def poll(self) -> Snapshot | None:
@@ -71,6 +73,9 @@ class Observer:
             else plan.models,
             restarts=plan.restarts,
             room=plan.room,
+            gpu_bytes=self._gpu_bytes,
+            free_room=self._runtime.memory.free_room,
+            ram_bytes=self._runtime.memory.ram_bytes,
             keep=kept.keep,
             unproven=self._runtime.memory.unproven,
             not_free=self._runtime.memory.not_free,

@@ -12,7 +12,7 @@ import msgspec
 
 from berth.capture import Capture
 from berth.control.decisions.lifecycle import waiting_reason
-from berth.control.decisions.records import Goal, Record
+from berth.control.decisions.records import Goal, GpuMemory, Record
 from berth.control.decisions.restart_policy import flapping
 from berth.control.disk_watch import RunDirectory
 from berth.control.logs.tail import Position
@@ -43,6 +43,7 @@ class ControlState:
     cannot_sleep: Mapping[str, str] = field(default_factory=dict)  # why
     drain_ends: Mapping[str, float] = field(default_factory=dict)  # on the monotonic clock
     released: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # GPU memory, by those that fell asleep
+    gpu_memory: Mapping[str, GpuMemory] = field(default_factory=dict)
     kept: Kept = field(default_factory=Kept)  # operations and pins
     hinted: bool = False  # the example request was logged
     kills: Kills | None = None  # the last sample of the OOM counters
@@ -210,6 +211,7 @@ def control_state(
         cannot_sleep={record.replica.name: record.cannot_sleep for record in records if record.cannot_sleep},
         drain_ends={record.replica.name: record.drain_ends for record in records if record.drain_ends is not None},
         released={record.replica.name: record.released for record in records if record.released},
+        gpu_memory={record.replica.name: record.gpu for record in records if record.gpu != GpuMemory()},
         origins={record.replica.name: record.origin for record in records if record.origin},
         log_positions={name: position for name, position in positions.items() if position},
     )
@@ -240,6 +242,8 @@ def _replica_state(
         load_failures=record.load_failures,
         flaps=flapping(record.history, time.monotonic()),
         start_phases=record.phases,
+        kept_asleep=record.gpu.residue,
+        cannot_sleep=record.cannot_sleep,
         adapters=record.adapters,
         adapter_errors=record.adapter_errors,
         requested=_REQUESTED.get(requested, "") if requested else "",

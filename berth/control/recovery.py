@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from berth.control.attached.attachment import as_discovered
-from berth.control.decisions.records import LIVE, Record
+from berth.control.decisions.records import LIVE, GpuMemory, Record
 from berth.control.decisions.restart_policy import History
 from berth.control.probes import Health
 from berth.control.publish import ControlState
@@ -51,14 +51,14 @@ def restore(
             cannot_sleep=control.cannot_sleep.get(name, ""),
             released=control.released.get(name, {}),
             generation=control.generations.get(name, 0),
+            gpu=control.gpu_memory.get(name, GpuMemory()),
         )
         old = known.get(name)
         before = None if old is None else _as_before(record, old, offset_s)
         restored = _restored(record, before, processes.get(name), asleep.get(name), now)
         if restored.status in _REQUESTED and name in control.goals:
             restored = replace(restored, goal=control.goals[name], drain_ends=control.drain_ends.get(name))
-        starts = max(restored.starts, control.starts.get(name, 0))
-        records.append(replace(restored, starts=starts, active_at=now))
+        records.append(replace(restored, starts=max(restored.starts, control.starts.get(name, 0)), active_at=now))
     return _with_active_standbys(records, routes)
 
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from berth.control.cleanup import wait_released
+from berth.control.decisions.claims import RAM_MARGIN
 from berth.control.decisions.records import Timing
 from berth.control.hangs.canary import Canary
 from berth.control.probes import Prober
@@ -19,7 +20,6 @@ from berth.starts import How
 from berth.units import size
 
 MIN_RELEASED_SHARE = 0.5  # of the weights' bytes: an engine that releases less is not asleep
-RAM_MARGIN = 1.1  # of the weights' bytes: what pinning them takes besides
 
 
 class SleepMode:

@@ -19,6 +19,7 @@ from berth.sim.http.response_writer import Request
 from berth.sim.inference import wait_forever
 
 _FAULTS = {Route.SLEEP: "sleep-fails", Route.WAKE: "wake-fails"}
+_HANGS = {Route.SLEEP: "sleep-hangs", Route.WAKE: "wake-hangs"}
 _TAGS = ("weights", "kv_cache")
 _RESIDUE_MIB = 1024  # asleep: the CUDA context and what else stays
 
@@ -27,7 +28,7 @@ async def respond(engine: Engine, route: Route, request: Request) -> Response:
     """Carries out the call. CrashError if it crashes the engine."""
     if route in _FAULTS and engine.faults.value(_FAULTS[route]) is not None:
         return engine_error(engine.dialect, 500)
-    if route is Route.WAKE and engine.faults.value("wake-hangs") is not None:
+    if route in _HANGS and engine.faults.value(_HANGS[route]) is not None:
         await wait_forever()
     if engine.options.dialect is DialectName.VLLM:
         return _respond_vllm(engine, route, request)

@@ -1,6 +1,8 @@
 """The swap soak: clients ask three models of which one fits, so that they take turns, while control, engines and router
-workers are killed. `python -m tests.chaos.swap_soak --swaps 1000`, or `make swap-soak`. Exit code 1: a request was lost
-or answered by another model, two models were loaded at once, or something was left at the end.
+workers are killed: `python -m tests.chaos.swap_soak --swaps 1000 --kills 300`, or `make swap-soak`. With `--sleep` the
+models sleep instead of being unloaded, and sleepers are killed too. `--report FILE` writes the figures as JSON. Exit
+code 1: a request was lost or answered by another model, two models were loaded at once, or something was left at the
+end.
 """
 
 import argparse
@@ -8,6 +10,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import shlex
 import signal
 import sys
@@ -17,11 +20,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 from openai import APITimeoutError, AsyncOpenAI
 
 from berth import traffic
@@ -38,7 +42,11 @@ ENGINE: Final = "--load-time 500ms --itl 2ms"
 TOKENS: Final = 400  # more than the text has
 AFTER_S: Final = 2.0  # a kill explains what fails so long after it
 POLL_S: Final = 0.2
-LOADED: Final = frozenset({ReplicaStatus.STARTING, ReplicaStatus.READY, ReplicaStatus.DRAINING})
+LOADED: Final = frozenset({ReplicaStatus.STARTING, ReplicaStatus.WAKING, ReplicaStatus.READY, ReplicaStatus.DRAINING})
+VICTIMS: Final = ("control", "engine", "worker", "sleeper")
+CHANGES: Final = re.compile(
+    r'^berth_model_change(s|_seconds)_total{change="(\w+)",model="\w+",why="(\w+)"} (\S+)$', re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +54,8 @@ class Course:
     """How it is run."""
 
     swaps: int
+    kills: int = 0  # at least
+    sleeps: bool = False
     clients: int = 16
     kill_every_s: float = 10.0  # 0: nothing is killed
     seed: int = 0
@@ -61,6 +71,7 @@ class Seen:
     wrong: list[str] = field(default_factory=list)
     kills: list[tuple[float, str]] = field(default_factory=list)
     longest_s: float = 0.0
+    changes: dict[str, list[float]] = field(default_factory=dict)  # of models, "sleep by swap": how many, and seconds
 
 
 def text_of(model: str) -> str:
@@ -69,7 +80,7 @@ def text_of(model: str) -> str:
 
 def is_explained(kills: Sequence[tuple[float, str]], began: float, ended: float) -> bool:
     """Whether an engine or a worker was killed that the request may have been at."""
-    return any(what != "control" and began - AFTER_S <= at <= ended for at, what in kills)
+    return any(what in ("engine", "worker") and began - AFTER_S <= at <= ended for at, what in kills)
 
 
 def judge(one: Observation, kills: Sequence[tuple[float, str]], began: float, ended: float) -> str:
@@ -83,13 +94,13 @@ def judge(one: Observation, kills: Sequence[tuple[float, str]], began: float, en
 
 
 @contextmanager
-def appliance(folder: Path) -> Iterator[Appliance]:
-    """One GPU that holds one of three models. Each says another text."""
+def appliance(folder: Path, *, sleeps: bool = False) -> Iterator[Appliance]:
+    """One GPU that holds one of three models, and what the others keep asleep. Each says another text."""
     source = folder / "model"
     source.mkdir()
     (source / "config.json").write_text(json.dumps(QWEN_8B))
     with (source / "model.safetensors").open("wb") as file:
-        file.truncate(15 * 2**30)
+        file.truncate(3 * 2**30)
     models: dict[str, Any] = {
         name: {
             "source": str(source),
@@ -97,12 +108,16 @@ def appliance(folder: Path) -> Iterator[Appliance]:
             "load": "on_request",
             "min_residency": "1s",
             "max_wait": "1s",
+            "kv_cache": "5GiB",
+            "sleep": sleeps,
             "vllm": {"env": {"FAKE_VLLM_ARGUMENTS": f"{ENGINE} --text {shlex.quote(text_of(name))}"}},
         }
         for name in NAMES
     }
     install_simulated_vllm(folder / "engines")
-    variables = {**environment(folder, count=1, total_mib=24 * 1024), "CUDA_VISIBLE_DEVICES": "0"}
+    held = folder / "held"
+    held.mkdir()
+    variables = {**environment(folder, count=1, total_mib=16 * 1024, held_in=held), "CUDA_VISIBLE_DEVICES": "0"}
     variables |= {"BERTH_ENGINE_HOME": str(folder / "engines"), "BERTH_WORKERS": "2", "BERTH_QUEUE_TIMEOUT": "120s"}
     variables |= {"BERTH_RESTART_LIMIT": "1000", "BERTH_RESTART_WINDOW": "1s"}
     with Appliance(json.dumps(models), **variables) as berth:
@@ -114,7 +129,7 @@ def watch(berth: Appliance, course: Course, seen: Seen, over: threading.Event) -
     """Kills, counts swaps, and sees that one model is loaded at a time; until there were enough."""
     last = ""
     chance, next_kill = random.Random(course.seed), time.monotonic() + course.kill_every_s
-    while seen.swaps < course.swaps:
+    while seen.swaps < course.swaps or len(seen.kills) < course.kills:
         time.sleep(POLL_S)
         state = berth.state()
         ready = [one.name for one in state.replicas if one.status is ReplicaStatus.READY and one.name != last]
@@ -125,12 +140,22 @@ def watch(berth: Appliance, course: Course, seen: Seen, over: threading.Event) -
             seen.wrong.append(f"loaded at once: {', '.join(loaded)}")
         if course.kill_every_s and time.monotonic() >= next_kill:
             next_kill = time.monotonic() + course.kill_every_s
-            what = chance.choice(("control", "engine", "worker"))
+            what = chance.choice(VICTIMS[: None if course.sleeps else -1])
             if victims := pids(berth, what):
                 seen.kills.append((time.monotonic(), what))
                 with suppress(ProcessLookupError):  # it has gone by itself
                     os.kill(chance.choice(victims), signal.SIGKILL)
     over.set()
+    with suppress(OSError, httpx.HTTPError):
+        seen.changes = changes(berth.get("/metrics").text)
+
+
+def changes(metrics: str) -> dict[str, list[float]]:
+    """How often models changed and how long that took, by change and reason."""
+    found: dict[str, list[float]] = {}
+    for kind, change, why, number in CHANGES.findall(metrics):
+        found.setdefault(f"{change} by {why}", [0.0, 0.0])[kind == "_seconds"] += float(number)
+    return found
 
 
 def pids(berth: Appliance, what: str) -> list[int]:
@@ -140,6 +165,8 @@ def pids(berth: Appliance, what: str) -> list[int]:
             return [state.control_pid]
         case "engine":
             return [one.pid for one in state.replicas if one.pid and one.status in LOADED]
+        case "sleeper":
+            return [one.pid for one in state.replicas if one.pid and one.status is ReplicaStatus.ASLEEP]
         case _:
             return list(traffic.workers(berth.paths.heartbeats).values())
 
@@ -165,7 +192,10 @@ async def client(asks: AsyncOpenAI, first: int, seen: Seen, over: threading.Even
 
 def soak(course: Course, say: Callable[[str], None]) -> Seen:
     seen, over = Seen(), threading.Event()
-    with tempfile.TemporaryDirectory(prefix="berth-swaps-") as folder, appliance(Path(folder)) as berth:
+    with (
+        tempfile.TemporaryDirectory(prefix="berth-swaps-") as folder,
+        appliance(Path(folder), sleeps=course.sleeps) as berth,
+    ):
         watcher = threading.Thread(target=watch, args=(berth, course, seen, over))
         watcher.start()
 
@@ -188,6 +218,7 @@ def report(seen: Seen) -> str:
         f"{seen.swaps} swaps; killed: {kills or 'nothing'}",
         f"{seen.whole} answers were whole, {seen.explained} ended with an error after a kill of their engine or worker",
         f"the longest took {seen.longest_s:.1f} s",
+        *(f"{what}: {number:.0f} in {seconds:.1f} s" for what, (number, seconds) in sorted(seen.changes.items())),
         f"{len(seen.wrong)} were lost, silent, of another model, or loaded beside another one",
     ]
     return "\n".join([*lines, *seen.wrong])
@@ -202,10 +233,23 @@ def main() -> int:
     parser.add_argument("--swaps", type=int, default=1000, help="all in all (default %(default)s)")
     parser.add_argument("--clients", type=int, default=16, help="at the same time (default %(default)s)")
     parser.add_argument("--kill-every", type=float, default=10, metavar="S", help="0: nothing (default %(default)s)")
+    parser.add_argument("--kills", type=int, default=0, help="at least so many (default %(default)s)")
+    parser.add_argument("--sleep", action="store_true", help="models sleep instead of being unloaded")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the figures there, as JSON")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    course = Course(swaps=given.swaps, clients=given.clients, kill_every_s=given.kill_every, seed=given.seed)
+    course = Course(
+        swaps=given.swaps,
+        kills=given.kills,
+        sleeps=given.sleep,
+        clients=given.clients,
+        kill_every_s=given.kill_every,
+        seed=given.seed,
+    )
     seen = soak(course, say)
+    if given.report:
+        given.report.parent.mkdir(parents=True, exist_ok=True)
+        given.report.write_text(json.dumps({"course": asdict(course), "seen": asdict(seen)}, indent=2))
     sys.stdout.write(f"{report(seen)}\n")
     return 1 if seen.wrong or not seen.whole else 0
 

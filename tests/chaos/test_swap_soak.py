@@ -5,7 +5,7 @@ import openai
 import pytest
 
 from tests.chaos.observation import WAYS, Observation
-from tests.chaos.swap_soak import Seen, judge, report, text_of
+from tests.chaos.swap_soak import Seen, changes, judge, report, text_of
 
 REFUSED = openai.APIConnectionError(request=httpx2.Request("POST", "http://berth"))
 LATE = openai.APITimeoutError(request=httpx2.Request("POST", "http://berth"))
@@ -23,6 +23,7 @@ def seen(text: str, finish: str | None = "stop", error: Exception | None = None)
         (seen(TEXT[:30], error=REFUSED), [(105.0, "engine")], ""),
         (seen("", error=REFUSED), [(99.0, "worker")], ""),
         (seen(TEXT[:30], error=REFUSED), [(105.0, "control")], "lost: red"),
+        (seen(TEXT[:30], error=REFUSED), [(105.0, "sleeper")], "lost: red"),
         (seen(TEXT[:30], error=REFUSED), [(97.0, "engine"), (111.0, "engine")], "lost: red"),
         (seen(TEXT[:30]), [(105.0, "engine")], "silent: red"),
         (seen(text_of("blue")), [], "wrong: red"),
@@ -41,3 +42,12 @@ def test_report_names_what_was_wrong() -> None:
     lines = report(Seen(swaps=3, whole=2, wrong=["lost: red"], kills=[(1.0, "engine"), (2.0, "engine")])).split("\n")
     assert lines[0] == "3 swaps; killed: engine 2"
     assert lines[-1] == "lost: red"
+
+
+def test_report_sums_the_changes_of_models() -> None:
+    text = "\n".join(
+        f'berth_model_change{kind}_total{{change="sleep",model="{model}",why="swap"}} {number}'
+        for kind, model, number in (("s", "red", 2.0), ("s", "blue", 1.0), ("_seconds", "red", 0.5))
+    )
+    assert changes(text) == {"sleep by swap": [3.0, 0.5]}
+    assert "sleep by swap: 3 in 0.5 s" in report(Seen(changes=changes(text)))

@@ -83,6 +83,7 @@ async def test_sleep_fails_unless_the_gpu_memory_is_released(used: list[int], er
         ("vllm", "sleep-fails", "sleep", "/sleep?level=1 returned 500"),
         ("sglang", "sleep-fails", "sleep", "/release_memory_occupation returned 500"),
         ("vllm", "wake-fails", "wake", "/wake_up?tags=weights returned 500"),
+        ("vllm", "sleep-hangs", "sleep", "/sleep?level=1 timed out after 0.2 s"),
         ("sglang", "wake-hangs", "wake", "/resume_memory_occupation timed out after 0.2 s"),
     ],
 )
@@ -90,7 +91,12 @@ async def test_returns_the_error_of_the_engine(dialect: str, fault: str, what: s
     with running(dialect, fault, can_sleep=True) as server:
         if what == "wake" and fault == "wake-fails":
             send_request(server.port, "/sleep?level=1", {})
-        assert await call_sleep_mode(server.port, dialect, what, wake_timeout_s=0.2) == error
+        assert (
+            await call_sleep_mode(
+                server.port, dialect, what, wake_timeout_s=0.2, sleep_timeout_s=0.2 if fault == "sleep-hangs" else 30.0
+            )
+            == error
+        )
 
 
 async def test_waking_with_damaged_weights_fails() -> None:

@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +33,33 @@ NOT_FREE = "Free memory on device"  # what vLLM says when it is started on memor
 @pytest.fixture
 def berth(tmp_path: Path) -> Iterator[Appliance]:
     """One GPU that holds one of three models."""
-    source = tmp_path / "model"
+    models: dict[str, dict[str, Any]] = {"red": {"kv_cache": "1GiB"}, "green": {}, "blue": {}}
+    with appliance_on_one_gpu(tmp_path, models, weights_gib=15, gpu_gib=24) as appliance:
+        yield appliance
+        assert NOT_FREE not in appliance.output()
+
+
+@contextmanager
+def appliance_on_one_gpu(
+    folder: Path, models: dict[str, dict[str, Any]], *, weights_gib: int, gpu_gib: int
+) -> Iterator[Appliance]:
+    source = folder / "model"
     source.mkdir()
     (source / "config.json").write_text(json.dumps(QWEN_8B))
     with (source / "model.safetensors").open("wb") as file:
-        file.truncate(15 * 2**30)
+        file.truncate(weights_gib * 2**30)
     fields: dict[str, Any] = {"source": str(source), "engines": ["vllm"], "load": "on_request"}
-    fields |= {"min_residency": "1s", "max_wait": "1s", "vllm": {"env": {"FAKE_VLLM_ARGUMENTS": ARGUMENTS}}}
-    models = json.dumps(dict.fromkeys(NAMES, fields))
-    install_simulated_vllm(tmp_path / "engines")
-    held = tmp_path / "held"
+    fields |= {"min_residency": "1s", "max_wait": "1s"}
+    engine = {"vllm": {"env": {"FAKE_VLLM_ARGUMENTS": ARGUMENTS}}}
+    install_simulated_vllm(folder / "engines")
+    held = folder / "held"
     held.mkdir()
-    driver = environment(tmp_path, count=1, total_mib=24 * 1024, held_in=held)
-    variables = {**driver, "CUDA_VISIBLE_DEVICES": "0", "BERTH_ENGINE_HOME": str(tmp_path / "engines")}
+    driver = environment(folder, count=1, total_mib=gpu_gib * 1024, held_in=held)
+    variables = {**driver, "CUDA_VISIBLE_DEVICES": "0", "BERTH_ENGINE_HOME": str(folder / "engines")}
     variables |= {"BERTH_WORKERS": "2", "BERTH_QUEUE_TIMEOUT": "120s"}
-    with Appliance(models, **variables) as appliance:
+    text = json.dumps({name: fields | engine | own for name, own in models.items()})
+    with Appliance(text, **variables) as appliance:
         yield appliance.wait(lambda: set(statuses(appliance).values()) == {"unloaded"})
-        assert NOT_FREE not in appliance.output()
 
 
 def statuses(berth: Appliance) -> dict[str, str]:
@@ -148,12 +159,35 @@ def test_pinned_model_stays_and_memory_of_others_is_waited_for(berth: Appliance,
     assert (status["pin"], status["load"]) == (True, "on_request")
 
     stranger = tmp_path / "held" / "stranger"
-    stranger.write_text("0 0 2048 0 0\n")  # so much that green does not fit next to it
+    stranger.write_text("0 0 4096 0 0\n")  # so much that green does not fit next to it, even without red
+    berth.wait(lambda: berth.state().gpus[0].memory_used_bytes > 21 * 2**30)
     assert run(berth, "unpin", "red")[0] == 0
     waiting = Client(berth, 1, rounds=1)
     waiting.start()
-    berth.wait(lambda: statuses(berth) == {"red": "unloaded", "green": "waiting", "blue": "unloaded"})
-    assert not any("sim" in one.cmdline() for one in berth.processes())
+    berth.wait(lambda: "load green  running" in run(berth, "operations")[1])
+    since = time.monotonic()
+    berth.wait(lambda: time.monotonic() - since > 6)  # long after red would have left otherwise
+    assert statuses(berth) == {"red": "ready", "green": "unloaded", "blue": "unloaded"}
     stranger.unlink()
     finished([waiting])
     assert loaded(berth) == {"green"}
+
+
+def test_models_take_turns_by_sleep_and_one_that_sleeps_badly_is_unloaded(tmp_path: Path) -> None:
+    bad = {"vllm": {"env": {"FAKE_VLLM_ARGUMENTS": f"{ARGUMENTS} --fault gpu-residue=4000"}}}
+    models: dict[str, dict[str, Any]] = {"red": {"sleep": True}, "green": {"sleep": True, **bad}}
+    with appliance_on_one_gpu(tmp_path, models, weights_gib=6, gpu_gib=16) as berth:
+        for name in ("red", "green", "red"):
+            body = {"model": name, "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
+            answer = berth.http.post("/v1/chat/completions", json=body, timeout=150)
+            assert (answer.status_code, answer.json()["model"]) == (200, name)
+        berth.wait(lambda: statuses(berth) == {"red": "ready", "green": "unloaded"})
+        berth.wait(lambda: "red-vllm: ready -> asleep" in run(berth, "load", "green", "--dry-run")[1])
+        found = berth.replicas()
+        assert found["red-vllm"]["start"]["how"] == "wake"
+        assert found["red-vllm"]["kept_asleep"] == {"0": 1024 * 2**20}
+        assert "more than 2.0 GiB" in found["green-vllm"]["cannot_sleep"]
+        text = run(berth, "operations")[1]
+        assert "unloaded instead: green-vllm could not be put to sleep: asleep it keeps 3.9 GiB of GPU 0" in text
+        assert 'change="sleep",model="red",why="swap"' in berth.get("/metrics").text
+        assert NOT_FREE not in berth.output()

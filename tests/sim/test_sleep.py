@@ -97,19 +97,20 @@ def test_sglang_without_the_option_ignores_sleep_calls() -> None:
 
 
 @pytest.mark.parametrize(("dialect", "sleep", "wake"), [("vllm", "/sleep", "/wake_up"), ("sglang", RELEASE, RESUME)])
-def test_sleep_and_wake_can_fail_and_wake_can_hang(dialect: str, sleep: str, wake: str) -> None:
+def test_sleep_and_wake_can_fail_and_hang(dialect: str, sleep: str, wake: str) -> None:
     with running(dialect, "sleep-fails", "wake-fails", can_sleep=True) as server:
         assert [post(server.port, path).status for path in (sleep, wake)] == [500, 500]
-        send_request(server.port, "/sim/faults", {"sleep-fails": False, "wake-fails": False, "wake-hangs": True})
+        send_request(server.port, "/sim/faults", {"sleep-fails": False, "wake-fails": False, "sleep-hangs": True})
+        assert send_request(server.port, sleep, {}, silence_s=0.1).end == "silent"
+        send_request(server.port, "/sim/faults", {"sleep-hangs": False, "wake-hangs": True})
         assert post(server.port, sleep).status == 200
         assert send_request(server.port, wake, {}, silence_s=0.1).end == "silent"
 
 
 def test_lists_sleep_faults() -> None:
     with running("vllm", can_sleep=True) as server:
-        assert {"sleep-fails", "wake-fails", "wake-hangs"} <= json.loads(get(server.port, "/sim/faults").body)[
-            "faults"
-        ].keys()
+        faults = json.loads(get(server.port, "/sim/faults").body)["faults"]
+        assert {"sleep-fails", "sleep-hangs", "wake-fails", "wake-hangs"} <= faults.keys()
 
 
 def test_vllm_sleeps_without_weights_and_wakes_in_parts() -> None:

@@ -18,10 +18,7 @@ from berth.engines.base import Engine
 from berth.engines.lora import spare
 from berth.errors import PlacementError
 from berth.plan import EngineName, Load, Standby
-from berth.room import RAM
-
-# Of each GPU, per sleeping engine: its CUDA context and graphs, and NCCL's buffers. A cautious figure, not measured.
-ASLEEP_BYTES = 2 * 2**30
+from berth.room import ASLEEP_BYTES, RAM
 
 
 def allocate(
@@ -97,6 +94,7 @@ def gpu_requests(
             cpu=host.installed[model.entries[group[0]].engine].cpu,
             on_request=model.spec.load is Load.ON_REQUEST,
             pin=model.spec.pin,
+            sleeps=model.spec.sleep,
             gpus=own_gpus(model, group[0]),
             context=model.spec.context,
             kv_cache_bytes=model.spec.kv_cache_bytes,

@@ -16,9 +16,8 @@ from berth.boot.planner.memory import (
 from berth.engines.base import Engine
 from berth.measured import Measurement, gpu_kind
 from berth.plan import EngineName, Gpu, MemoryEstimate, Task
-from berth.room import RAM
+from berth.room import RAM, WHOLE
 
-WHOLE = 1000  # thousandths
 LONGEST_SEARCHED = 2**20  # tokens: vLLM's tables of blocks take memory for the context from which it searches
 LIKE_THE_LAYOUT = 0.02  # a measured cache that differs by less from the layout confirms it
 GPU_COUNTS = (1, 2, 4, 8, 16)
@@ -46,6 +45,7 @@ class GpuRequest:
     cache: tuple[CacheOptions, ...] = ()  # of each engine; without, their defaults
     on_request: bool = False  # it may share memory with others that are loaded on request
     pin: bool = False
+    sleeps: bool = False  # its engines may be put to sleep for others
     measured: tuple[Measurement, ...] = ()  # of these engines, on any GPUs
 
     @property

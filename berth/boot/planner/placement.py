@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from berth.boot.planner.gpu_request import (
     CPU_CONTEXT,
     UNKNOWN_CONTEXT,
-    WHOLE,
     Allocation,
     GpuRequest,
     counts,
@@ -31,6 +30,7 @@ from berth.boot.planner.memory import kv_bytes_for
 from berth.boot.planner.sharing import grown, shared, taken
 from berth.host.gpus import named
 from berth.plan import Gpu
+from berth.room import WHOLE
 
 UNIFIED_SHARE = 850  # of a memory that the GPU shares with the host: with more the engine does not start on GB10
 LEAST_CONTEXTS = (8192, 2048)  # a model without a stated context gets at least this, in order of preference

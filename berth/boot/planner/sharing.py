@@ -1,15 +1,18 @@
 """What is left of the GPUs once each model has the least that it needs. Pure.
 
 Models that generate text grow: they get it in equal parts, as KV cache. Those that are loaded on request may share
-memory; then the ones that fit next to each other are planned as loaded together.
+memory; then the ones that fit next to each other are planned as loaded together. Those that grow leave what the others
+keep while they sleep.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from berth.boot.planner.gpu_request import Allocation, GpuRequest
 from berth.plan import Task
+from berth.room import ASLEEP_BYTES, WHOLE
 
 
 def shared(allocations: Sequence[Allocation], room: Mapping[int, int]) -> list[Allocation]:
@@ -36,7 +39,13 @@ def shared(allocations: Sequence[Allocation], room: Mapping[int, int]) -> list[A
             groups.append(list(own))
         else:
             group += own
-    return [*always, *(one for group in groups for one in grown(group, left))]
+    kept = asleep(one for own in on_request.values() for one in own)
+    rooms = []
+    for group in groups:
+        used, own_kept = taken(group), asleep(group)
+        rooms.append({n: max(free - kept[n] + own_kept[n], used[n]) for n, free in left.items()})
+    grown_groups = (grown(group, own_room) for group, own_room in zip(groups, rooms, strict=True))
+    return [*always, *itertools.chain.from_iterable(grown_groups)]
 
 
 def grown(allocations: Sequence[Allocation], room: Mapping[int, int], others: Collection[int] = ()) -> list[Allocation]:
@@ -49,6 +58,15 @@ def grown(allocations: Sequence[Allocation], room: Mapping[int, int], others: Co
         else one
         for one in allocations
     ]
+
+
+def asleep(allocations: Iterable[Allocation]) -> Counter[int]:
+    """Thousandths of each GPU that engines keep while they sleep."""
+    kept = Counter[int]()
+    for one in allocations:
+        for gpu in one.gpus if one.request.sleeps else ():
+            kept[gpu.index] += -(-ASLEEP_BYTES * WHOLE // gpu.memory_total_bytes)
+    return kept
 
 
 def taken(allocations: Iterable[Allocation]) -> Counter[int]:

@@ -3,9 +3,8 @@
 import shlex
 import textwrap
 
-from berth.boot.planner.gpu_request import WHOLE
 from berth.plan import MemoryEstimate, Nodes, Plan, Replica, Standby
-from berth.room import conflicts
+from berth.room import WHOLE, conflicts
 from berth.units import size
 
 WIDTH = 100

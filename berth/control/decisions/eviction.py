@@ -1,7 +1,7 @@
 """Room for models that are loaded on request and do not all fit at the same time, pure.
 
-1. Operations that load such models get room by the priority of their models, and then in the order in which they were
-   requested. Until there is room for a model, nothing of it starts.
+1. Operations that load or wake such models get room by the priority of their models, and then in the order in which
+   they were requested. Until there is room for a model, nothing of it starts.
 2. If there is none, models make room: as few as suffice, least recently used first. Those without requests for QUIET_S
    go first; models in use go when the load has waited for `max_wait`, and end their requests before.
 3. Neither a pinned model goes, nor one that is always loaded, nor one that is being loaded or changed.
@@ -12,11 +12,15 @@
 """
 
 import itertools
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from berth.control.decisions.records import Goal, Observation, Record
+from berth.control.decisions import claims
+from berth.control.decisions.claims import GONE, Claim, records_of
+from berth.control.decisions.memory import EXCESS_BYTES
+from berth.control.decisions.records import Goal, Observation
 from berth.operations import Action, Operation
 from berth.plan import Importance, ModelRoute
 from berth.room import named, short
@@ -24,14 +28,14 @@ from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
 
-TAKES_ROOM = frozenset({Action.LOAD, Action.RESTART, Action.SCALE, Action.LEASE})
+TAKES_ROOM = frozenset({Action.LOAD, Action.WAKE, Action.RESTART, Action.SCALE, Action.LEASE})
+BY_SWAP = "a swap"  # who requests that a model leaves; followed by the model that gets the room
 QUIET_S = 3.0
 YIELDS_S = 15.0
 STAYS = 3.0
-MOST_SEARCHED = 12  # models of which all combinations are tried
+MOST_SEARCHED = 10  # models of which all combinations are tried
 _RANK = {one: place for place, one in enumerate(Importance)}
-_GONE = frozenset({_S.UNLOADED, _S.FAILED, _S.STOPPED})
-_SETTLED = _GONE | {_S.READY, _S.ASLEEP, _S.STANDBY, _S.BACKOFF}
+_SETTLED = GONE | {_S.READY, _S.ASLEEP, _S.STANDBY, _S.BACKOFF}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +52,16 @@ class Moment:
     wall: float  # Unix seconds
 
 
-def records_of(route: ModelRoute, observation: Observation) -> list[Record]:
-    """Those that Berth starts."""
-    return [one for one in observation.records if one.replica.name in route.replicas and not one.attached]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eviction:
+    model: str  # leaves
+    other: str  # gets its room
+    sleeps: bool  # else it is unloaded
 
 
 def holds(route: ModelRoute, observation: Observation) -> bool:
     """It has, or is about to have, memory."""
-    return any(one.status not in _GONE or not one.cleaned_up for one in records_of(route, observation))
+    return any(one.status not in GONE or not one.cleaned_up for one in records_of(route, observation))
 
 
 def absent(observation: Observation) -> Iterator[tuple[Operation, ModelRoute]]:
@@ -68,7 +74,8 @@ def absent(observation: Observation) -> Iterator[tuple[Operation, ModelRoute]]:
         if operation.action not in TAKES_ROOM or not is_to_run:
             continue
         # also while its own memory is still being released: it does not overtake those that wait for it
-        if all(one.status in _GONE for one in records_of(route, observation)):
+        records = records_of(route, observation)
+        if all(one.status in GONE for one in records) or claims.is_asleep(records):
             yield operation, route
 
 
@@ -76,11 +83,12 @@ def without_room(observation: Observation) -> tuple[ModelRoute, ...]:
     """The models that are to be loaded, and have to wait for others to leave."""
     if not observation.room:
         return ()
-    taking = holders(observation)
+    taking = _present(observation)
     found = []
     for _operation, route in absent(observation):
-        taking.append(route)  # also one that has to wait: those behind it do not take its room
-        if route.room.keys() & short(observation.room, taking):
+        # also for one that has to wait: those behind it do not take its room
+        taking[route.name] = claims.whole(route, observation)
+        if route.room.keys() & claims.lacking(observation, taking.values()):
             found.append(route)
     return tuple(found)
 
@@ -95,14 +103,39 @@ def holders(observation: Observation) -> list[ModelRoute]:
     return [route for route in observation.routes if route.room and holds(route, observation)]
 
 
+def _present(observation: Observation) -> dict[str, Claim]:
+    return {route.name: claims.present(route, observation) for route in holders(observation)}
+
+
 def blocker(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> str:
     """Why a model cannot be loaded whatever the others do: who holds its room. "": it can."""
-    if not route.room or not observation.room or holds(route, observation):
+    if not _is_to_come(route, observation):
         return ""
-    staying = [one for one in holders(observation) if one.name in pinned]
-    devices = [device for device in short(observation.room, [*staying, route]) if device in route.room]
+    staying = [one for one in holders(observation) if one.name in pinned and one is not route]
+    lacking = short(observation.room, [one.room for one in (*staying, route)])
+    devices = [device for device in lacking if device in route.room]
     names = [one.name for one in staying if one.room.keys() & devices]
     return f"{named(devices)}: held by {', '.join(names)}, pinned" if devices else ""
+
+
+def shut_out(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> Mapping[int, int]:
+    """The bytes by GPU that are missing for a model even if all others leave that can: something else holds them."""
+    if not _is_to_come(route, observation) or not observation.free_room:
+        return {}
+    present = {name: claim for name, claim in _present(observation).items() if name != route.name}
+    staying = [claim for name, claim in present.items() if name in pinned]
+    allowed = EXCESS_BYTES * (len(present) - len(staying))
+    left = dict(observation.free_room)
+    for claim in (*staying, claims.whole(route, observation)):
+        left = {gpu: bytes_ - claim.physical.get(gpu, 0) for gpu, bytes_ in left.items()}
+    return {gpu: -bytes_ for gpu, bytes_ in left.items() if gpu in route.room and bytes_ + allowed < 0}
+
+
+def _is_to_come(route: ModelRoute, observation: Observation) -> bool:
+    """It needs room that it does not hold."""
+    if not route.room or not observation.room:
+        return False
+    return not holds(route, observation) or claims.is_asleep(records_of(route, observation))
 
 
 def awaited(route: ModelRoute, observation: Observation) -> str:
@@ -115,20 +148,18 @@ def awaited(route: ModelRoute, observation: Observation) -> str:
 
 def evictions(
     observation: Observation, demands: Mapping[str, Demand], pinned: Collection[str], moment: Moment
-) -> Iterator[tuple[str, str]]:
-    """The models that are to be unloaded now, each with the model that gets its room."""
-    running = {one.model: one for one in observation.operations}
-    staying = [
-        route
-        for route in holders(observation)
-        if not (route.name in running and running[route.name].action is Action.UNLOAD)
-        and not leaves(route, observation)
-    ]
+) -> Iterator[Eviction]:
+    """The models that are to leave now, each with the model that gets its room."""
+    running = {one.model for one in observation.operations}
+    staying = _staying(observation)
+    ram_bytes = observation.ram_bytes
     for operation, route in absent(observation):
+        staying.pop(route.name, None)
         free = [
             one
-            for one in staying
-            if one.name not in pinned
+            for one in observation.routes
+            if one.name in staying
+            and one.name not in pinned
             and one.name not in running
             and may_leave(one, observation, demands, moment.now, priority=route.priority)
         ]
@@ -136,10 +167,34 @@ def evictions(
         rank = _RANK[route.priority]
         quiet = [one for one in free if _RANK[one.priority] > rank or _is_quiet(demands[one.name], moment.now)]
         in_use = free if moment.wall - operation.created_at >= route.max_wait_s else []
-        fits = partial(_fits, route, staying, observation.room)
+        staying[route.name] = claims.whole(route, observation)
+        fits = partial(_fits, route, staying, observation)
         gone = next((some for some in (fewest(each, fits) for each in (quiet, in_use)) if some is not None), ())
-        yield from ((one.name, route.name) for one in gone)
-        staying = [*(one for one in staying if one not in gone), route]
+        asleep: dict[str, Claim] = {}
+        for one in reversed(gone):  # the most recently used is the likeliest to be woken
+            kept = {**asleep, one.name: claims.asleep(one, observation)}
+            if claims.may_sleep(one, observation, ram_bytes) and fits(gone, kept):
+                ram_bytes -= sum(map(claims.weights_in_ram, records_of(one, observation)))
+                asleep = kept
+        yield from (Eviction(model=one.name, other=route.name, sleeps=one.name in asleep) for one in gone)
+        for one in gone:
+            del staying[one.name]
+        staying |= asleep
+
+
+def _staying(observation: Observation) -> dict[str, Claim]:
+    """What models hold that do not leave, and what those that fall asleep will hold: whatever is requested of them
+    meanwhile, they are loaded or woken again only afterwards.
+    """
+    actions = {one.model: one.action for one in observation.operations}
+    found = {}
+    for route in holders(observation):
+        rest = [one for one in records_of(route, observation) if one.status not in GONE]
+        action, goals = actions.get(route.name), {one.goal if one.status is not _S.WAKING else None for one in rest}
+        if action is not Action.UNLOAD and not goals <= {Goal.UNLOADED}:
+            falls_asleep = action is Action.SLEEP or goals <= {Goal.UNLOADED, Goal.ASLEEP}
+            found[route.name] = (claims.asleep if falls_asleep else claims.present)(route, observation)
+    return found
 
 
 def is_awaited(replica: str, observation: Observation) -> bool:
@@ -148,24 +203,15 @@ def is_awaited(replica: str, observation: Observation) -> bool:
     return any(route.room.keys() & other.room.keys() for other in without_room(observation) for route in routes)
 
 
-def leaves(route: ModelRoute, observation: Observation) -> bool:
-    """It goes whatever is requested of it meanwhile: it is loaded again afterwards then."""
-    return all(one.status in _GONE or one.goal is Goal.UNLOADED for one in records_of(route, observation))
-
-
 def would_leave(
     operation: Operation, observation: Observation, last_used_at: Mapping[str, float], pinned: Collection[str]
-) -> tuple[ModelRoute, ...]:
-    """The models that make room for what an operation loads, once none of them has to stay."""
-    route = next((one for one in observation.routes if one.name == operation.model and one.room), None)
-    if route is None or not observation.room or operation.action not in TAKES_ROOM or holds(route, observation):
+) -> tuple[Eviction, ...]:
+    """The models that make room for what an operation loads, as if it had waited until none of them has to stay."""
+    if not observation.room:
         return ()
-    staying = [one for one in holders(observation) if not leaves(one, observation)]
-    free = sorted(
-        (one for one in staying if one.name not in pinned and one.name in last_used_at),
-        key=lambda one: last_used_at[one.name],
-    )
-    return fewest(free, partial(_fits, route, staying, observation.room)) or ()
+    demands = {name: Demand(waiting=0, last_used_at=at) for name, at in last_used_at.items()}
+    found = evictions(observation, demands, pinned, Moment(now=math.inf, wall=math.inf))
+    return tuple(one for one in found if one.other == operation.model)
 
 
 def may_leave(
@@ -195,10 +241,15 @@ def may_leave(
 
 
 def _fits(
-    route: ModelRoute, staying: Collection[ModelRoute], room: Mapping[int, int], gone: Collection[ModelRoute]
+    route: ModelRoute,
+    staying: Mapping[str, Claim],
+    observation: Observation,
+    gone: Collection[ModelRoute],
+    asleep: Mapping[str, Claim] | None = None,
 ) -> bool:
-    rest = [one for one in staying if one not in gone]
-    return not route.room.keys() & short(room, [*rest, route])
+    names = {one.name for one in gone}
+    rest = [*(claim for name, claim in staying.items() if name not in names), *(asleep or {}).values()]
+    return not route.room.keys() & claims.lacking(observation, rest, leaving=len(names))
 
 
 def _is_quiet(demand: Demand, now: float, seconds: float = QUIET_S) -> bool:

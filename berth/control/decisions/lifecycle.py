@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from berth.control.decisions import migrations, requests, restart_policy, standby
-from berth.control.decisions.records import LIVE, Goal, Observation, Record, Transition
+from berth.control.decisions.records import LIVE, Goal, GpuMemory, Observation, Record, Transition
 from berth.control.diagnosis import HOPELESS_EXITS, Failure
 from berth.control.logs.load_progress import Tracker
 from berth.control.probes import Health
@@ -102,16 +102,9 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         return replace(changed, phases={"wake": round(now - record.since, 2)})
     if to is _S.STARTING and not record.attached:
         fresh = replace(changed, tracker=Tracker(), health=Health(), defect="", pid=None, cleaned_up=False, phases={})
-        return replace(
-            fresh,
-            starts=record.starts + 1,
-            generation=transition.generation or record.generation,
-            progressed_at=now,
-            active_at=now,
-            phase_since=now,
-            adapters=(),
-            adapter_errors={},
-        )
+        fresh = replace(fresh, progressed_at=now, active_at=now, phase_since=now, adapters=(), adapter_errors={})
+        generation, gpu = transition.generation or record.generation, GpuMemory(residue=record.gpu.residue)
+        return replace(fresh, starts=record.starts + 1, generation=generation, gpu=gpu)
     if to in (_S.FALLING_ASLEEP, _S.WAKING):  # its adapters are loaded again afterwards
         return replace(changed, health=Health(), sleep_result=None, adapters=(), adapter_errors={})
     return replace(changed, pid=None) if to in _EXITED or to is _S.WAITING else changed
@@ -182,7 +175,7 @@ def while_running(record: Record, observation: Observation, now: float) -> Trans
     if record.status is _S.DRAINING:
         return requests.on_drain(record, observation, now)
     calls = record.status in (_S.FALLING_ASLEEP, _S.WAKING)
-    return on_sleep_result(record) if calls else on_liveness(record, observation)
+    return on_sleep_result(record, observation) if calls else on_liveness(record, observation)
 
 
 def on_attached_probe(record: Record, observation: Observation) -> Transition | None:
@@ -284,13 +277,14 @@ def on_started(record: Record, observation: Observation, now: float) -> Transiti
     return Transition(name=name, to=_S.STOPPING, reason=reason)
 
 
-def on_sleep_result(record: Record) -> Transition | None:
+def on_sleep_result(record: Record, observation: Observation) -> Transition | None:
     """The call to sleep or to wake up has returned."""
     falling_asleep = record.status is _S.FALLING_ASLEEP
     if record.sleep_result is None:
         return None
-    if record.sleep_result and record.goal is Goal.ASLEEP:
-        return requests.stop_instead(record)
+    why = record.sleep_result or (requests.too_much_kept(record, observation) if falling_asleep else "")
+    if why and falling_asleep and record.goal is Goal.ASLEEP:
+        return requests.stop_instead(record, why, observation)
     if record.sleep_result:
         what = "could not be put to sleep" if falling_asleep else "could not be woken"
         reason = f"{what}: {record.sleep_result}"

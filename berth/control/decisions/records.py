@@ -68,6 +68,15 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuMemory:
+    """What an engine was seen to take of its GPUs: bytes, by index. Empty: not measured."""
+
+    taken: Mapping[int, int] = field(default_factory=dict)  # by its last start
+    residue: Mapping[int, int] = field(default_factory=dict)  # what it kept of that when it last slept
+    first_residue: Mapping[int, int] = field(default_factory=dict)  # and when it first did, since that start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """All that control knows about one replica."""
 
@@ -104,6 +113,7 @@ class Record:
     cannot_sleep: str = ""  # why the last call to sleep or to wake failed: it is not put to sleep again
     # bytes by GPU, when it fell asleep: it takes them to wake
     released: Mapping[int, int] = field(default_factory=dict)
+    gpu: GpuMemory = field(default_factory=GpuMemory)
     cleaned_up: bool = True  # after the exit: no leftover processes, and the GPU memory is released
 
     def phases_until(self, now: float) -> Mapping[str, float]:
@@ -151,6 +161,10 @@ class Observation:
     timing: Timing = field(default_factory=Timing)
     operations: tuple[Operation, ...] = ()  # those that are running
     room: Mapping[int, int] = field(default_factory=dict)  # the plan's
+    gpu_bytes: Mapping[int, int] = field(default_factory=dict)  # those with memory of their own
+    # bytes by GPU that the driver has for the models that share `room`: without what others hold. Empty: not read
+    free_room: Mapping[int, int] = field(default_factory=dict)
+    ram_bytes: int = 0  # for weights of engines that are to sleep
     keep: Mapping[str, float | None] = field(default_factory=dict)  # idle_unload as clients want it, by model
     unproven: frozenset[str] = frozenset()  # replicas that wait for the proof that their GPU memory is free
     not_free: Mapping[str, str] = field(default_factory=dict)  # those for which it is not, and who holds it

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from berth.control.decisions import eviction, migrations, scaling, standby
+from berth.control.decisions.eviction import BY_SWAP
 from berth.control.decisions.records import COMING, GIVEN_UP, Goal, Observation, Record, Transition
 from berth.control.decisions.restart_policy import History
 from berth.migration import Migration, Phase
 from berth.operations import LOADING, Action, Operation, OperationState, Step
+from berth.room import ASLEEP_BYTES
 from berth.state import ReplicaStatus
+from berth.units import size
 
 _S = ReplicaStatus
 
@@ -28,6 +31,8 @@ _ENDS: Mapping[Action, ReplicaStatus] = {
     Action.MIGRATE: _S.READY,  # of the candidate
 }
 _WAKING = frozenset({Action.WAKE, Action.LOAD, Action.SCALE})
+RESIDUE_SHARE = 0.05  # of a GPU: an engine that keeps more, and more than the plan says, is not worth its sleep
+GROWN_BYTES = 2**30  # since it slept for the first time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +79,7 @@ def wakes(record: Record, observation: Observation) -> str | None:
     operation = operation_of(record, observation.operations)
     if operation is None or record.goal is not Goal.ASLEEP or operation.action not in _WAKING:
         return None
-    if scaling.leaves(record, operation):
+    if scaling.leaves(record, operation) or eviction.must_wait(operation, observation):
         return None
     return "" if standby.policy(record, observation).may_wake() else None
 
@@ -110,12 +115,29 @@ def _goals(record: Record, operation: Operation) -> frozenset[Goal]:
     return frozenset({Goal.LOADED}) if operation.action is Action.RESTART else frozenset()
 
 
-def stop_instead(record: Record) -> Transition:
+def stop_instead(record: Record, why: str, observation: Observation) -> Transition:
     """It did not fall asleep by request, so that nothing is certain about its memory: it is loaded again, and from then
-    on not put to sleep. That is not a failure of serving, and does not count as one.
+    on not put to sleep. If another model is to get its room, it is unloaded. None of that counts as a failure of
+    serving.
     """
-    reason = f"could not be put to sleep: {record.sleep_result}"
-    return Transition(name=record.replica.name, to=_S.STOPPING, reason=reason, goal=Goal.LOADED, cannot_sleep=reason)
+    operation = operation_of(record, observation.operations)
+    is_swap = operation is not None and operation.by.startswith(BY_SWAP)
+    goal = Goal.UNLOADED if is_swap or eviction.is_awaited(record.replica.name, observation) else Goal.LOADED
+    reason = f"could not be put to sleep: {why}"
+    return Transition(name=record.replica.name, to=_S.STOPPING, reason=reason, goal=goal, cannot_sleep=reason)
+
+
+def too_much_kept(record: Record, observation: Observation) -> str:
+    """Why an engine is stopped after all, although it sleeps: it was to make room, and keeps too much."""
+    operation = operation_of(record, observation.operations)
+    if operation is None or not operation.by.startswith(BY_SWAP):
+        return ""
+    for gpu, kept in record.gpu.residue.items():
+        allowed = max(ASLEEP_BYTES, int(RESIDUE_SHARE * observation.gpu_bytes.get(gpu, 0)))
+        allowed = min(allowed, record.gpu.first_residue.get(gpu, kept) + GROWN_BYTES)
+        if kept > allowed:
+            return f"asleep it keeps {size(kept)} of GPU {gpu}, more than {size(allowed)}"
+    return ""
 
 
 def is_requested(before: Record, status: ReplicaStatus) -> bool:

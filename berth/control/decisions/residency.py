@@ -8,9 +8,9 @@
    instead, if its engines can sleep; a model that sleeps by request for `idle_stop` without one is unloaded.
 3. A request that comes while it drains for that reason cancels the unload; so does a client that lets it stay longer,
    and a pin.
-4. A model that has no room waits until others have left: see `eviction`. If no one waits for it any more, it is not
-   loaded; and a model that was to leave for it, and still drains, stays if it is wanted. Otherwise such a model never
-   comes back before the other one has its room: it queues behind it, also if an operator loads it.
+4. A model that has no room waits until others have left, unloaded or asleep: see `eviction`. If no one waits for it any
+   more, it is not loaded; and a model that was to leave for it, and still drains, stays if it is wanted. Otherwise such
+   a model never comes back before the other one has its room: it queues behind it, also if an operator loads it.
 5. A model whose engines have failed permanently is not loaded again by requests: `berth load` gives it another start.
 """
 
@@ -18,8 +18,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from berth.control.decisions import eviction
-from berth.control.decisions.eviction import Demand, Moment
+from berth.control.decisions import claims, eviction
+from berth.control.decisions.eviction import BY_SWAP, Demand, Moment
 from berth.control.decisions.records import Observation, Record
 from berth.operations import Action, Operation
 from berth.plan import Load, ModelRoute
@@ -30,16 +30,16 @@ _S = ReplicaStatus
 BY_REQUEST = "a request"
 BY_IDLE = "idle_unload"
 BY_STOP = "idle_stop"
-BY_SWAP = "a swap"  # followed by the model that gets the room
 _NOT_COMING = frozenset({_S.UNLOADED, _S.ASLEEP, _S.STANDBY, _S.FAILED, _S.STOPPED})
 
 
 class Decision(StrEnum):
     LOAD = "load"
-    UNLOAD = "unload"
-    SLEEP = "sleep"
+    UNLOAD = "unload"  # it is idle
+    SLEEP = "sleep"  # the same
     STOP = "stop"  # unload it while it sleeps
     EVICT = "evict"  # unload it for another model
+    EVICT_TO_SLEEP = "evict_to_sleep"  # put it to sleep for another model
     CANCEL = "cancel"  # its operation
 
 
@@ -77,14 +77,15 @@ def decide(
                     yield found, route.name, ""
                     continue
             idle = Idle(unload_s=observation.keep.get(route.name, route.idle_unload_s), stop_s=route.idle_stop_s)
-            found = of_model(eviction.records_of(route, observation), demand, operation, idle, moment.now)
+            found = of_model(claims.records_of(route, observation), demand, operation, idle, moment.now)
             if found is None or (found not in (Decision.LOAD, Decision.CANCEL) and route.name in pinned):
                 continue
-            if not (found is Decision.LOAD and obstructed):
+            is_shut_out = observation.not_free.keys() >= set(route.replicas)
+            if not (found is Decision.LOAD and (obstructed or is_shut_out)):
                 yield found, route.name, ""
     if observation.room:
-        for model, other in eviction.evictions(observation, demands, pinned, moment):
-            yield Decision.EVICT, model, other
+        for one in eviction.evictions(observation, demands, pinned, moment):
+            yield Decision.EVICT_TO_SLEEP if one.sleeps else Decision.EVICT, one.model, one.other
 
 
 def of_load(demand: Demand, operation: Operation, observation: Observation, *, obstructed: bool) -> Decision | None:
@@ -97,7 +98,7 @@ def of_load(demand: Demand, operation: Operation, observation: Observation, *, o
 
 def of_swap(route: ModelRoute, demand: Demand, operation: Operation, observation: Observation) -> Decision | None:
     """A model that drains for another one stays if it is wanted, and the other one is not."""
-    drains = any(one.status is _S.DRAINING for one in eviction.records_of(route, observation))
+    drains = any(one.status is _S.DRAINING for one in claims.records_of(route, observation))
     if not drains or not operation.by.startswith(BY_SWAP):
         return None
     return Decision.CANCEL if demand.waiting and not eviction.is_awaited(route.replicas[0], observation) else None

@@ -25,11 +25,13 @@ class Ledger:
         self._starts[name] = _Start(used=used, taken=dict(self._taken))
         self._loading.add(name)
 
-    def loaded(self, name: str, used: Used) -> None:
+    def loaded(self, name: str, used: Used) -> Used:
+        """What it has taken. Empty: unknown."""
         start = self._starts.get(name)
         if start is not None:
             self._taken[name] = {index: max(now - start.used.get(index, now), 0) for index, now in used.items()}
         self._loading.discard(name)
+        return self._taken.get(name, {})
 
     def changed(self, name: str, released: Used) -> None:
         """It has fallen asleep; with negative figures: it is awake."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 
-from berth.control.decisions import eviction
+from berth.control.decisions import claims, eviction
 from berth.control.decisions.records import Observation, Record
 from berth.operations import HISTORY, LONGEST_DRAIN_S, Action, Change, Denial, DenialCode, Operation, Pin
 from berth.plan import ModelRoute, Standby
@@ -49,7 +49,7 @@ def unknown_model(name: str, observation: Observation) -> Denial:
 
 def invalid_count(change: Change, route: ModelRoute, observation: Observation) -> Denial | None:
     """The places of replicas are fixed when Berth starts, and at least one replica stays."""
-    count, most = change.count, len(eviction.records_of(route, observation))
+    count, most = change.count, len(claims.records_of(route, observation))
     if (change.action is Action.MIGRATE) != (change.migrate is not None):
         example = '{"action": "migrate", "model": "chat", "migrate": {"to": "sglang"}}'
         message = f"A migration takes what it migrates to as `migrate`, and nothing else does: {example}."

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from berth.control.decisions import eviction, migrations, requests, residency, scaling
+from berth.control.decisions.eviction import BY_SWAP
 from berth.control.decisions.records import Observation, Record
-from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, BY_SWAP, Decision
+from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, Decision
 from berth.control.operations import denials, planning
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.planning import Around
@@ -157,7 +158,8 @@ class Operations:
         if denial is not None:
             return Reply(denial=denial)
         if change.dry_run:
-            return self._foreseen(asked, replace(observation, operations=(asked,)))
+            others = (one for one in self.running if one is not own)
+            return self._foreseen(asked, replace(observation, operations=(*others, asked)))
         self._displace(own, asked, observation)
         if asked.action is Action.LEASE:
             asked = replace(asked, lease_ends=now + LEASE_S)
@@ -186,14 +188,17 @@ class Operations:
                 if operation.model == model:
                     self.cancel(operation.id)
             return
+
+        def leave(action: Action) -> Change:
+            return Change(action=action, model=model, by=f"{BY_SWAP} to {other}", drain_s=LONGEST_DRAIN_S)
+
         change = {
             Decision.LOAD: Change(action=Action.LOAD, model=model, by=BY_REQUEST),
             Decision.UNLOAD: Change(action=Action.UNLOAD, model=model, by=BY_IDLE),
             Decision.SLEEP: Change(action=Action.SLEEP, model=model, by=BY_IDLE),
             Decision.STOP: Change(action=Action.UNLOAD, model=model, by=BY_STOP),
-            Decision.EVICT: Change(  # no request is cut
-                action=Action.UNLOAD, model=model, by=f"{BY_SWAP} to {other}", drain_s=LONGEST_DRAIN_S
-            ),
+            Decision.EVICT: leave(Action.UNLOAD),  # no request is cut
+            Decision.EVICT_TO_SLEEP: leave(Action.SLEEP),
         }[decision]
         self.ask(change, observation, workers=(), now=now)
 
@@ -287,16 +292,13 @@ class Operations:
 
     def _foreseen(self, operation: Operation, observation: Observation) -> Reply:
         """With the models that make room."""
+        steps: list[Step] = []
+        for one in eviction.would_leave(operation, observation, self._last_used_at, self.kept.pins):
+            change = Change(action=Action.SLEEP if one.sleeps else Action.UNLOAD, model=one.model)
+            leaving = new_operation(change, observation, (), self._wall(), self.kept)
+            steps += requests.remaining(leaving, observation, self._costs)
         reply = self.reply(operation, observation)
-        gone = eviction.would_leave(operation, observation, self._last_used_at, self.kept.pins)
-        costs = self._costs
-        room = [
-            Step(replica=name, status=one.status, to=_S.UNLOADED, about_s=costs.get((name, Action.UNLOAD)))
-            for route in gone
-            for one in eviction.records_of(route, observation)
-            if (name := one.replica.name) and one.status is not _S.UNLOADED
-        ]
-        return replace(reply, steps=(*room, *reply.steps))
+        return replace(reply, steps=(*steps, *reply.steps))
 
     def _stays(self, model: str, observation: Observation, by: str = "") -> None:
         """What leaves by Berth's own decision, and only drains yet, serves again. `by`: only if it leaves for that."""

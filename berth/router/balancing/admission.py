@@ -24,6 +24,7 @@ from berth.errors import ApiError, NotReadyError
 from berth.plan import Plan, Standby
 from berth.router.balancing import selection
 from berth.router.balancing.fairness import Turns
+from berth.router.balancing.prefixes import Prefixes
 from berth.router.balancing.queue import Queue, Ticket
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
@@ -49,6 +50,7 @@ class Admission:
         bases = {route.name: route.base or route.name for route in plan.routes}  # adapters share their model's slots
         self._queues = {name: limited[base] for name, base in bases.items() if base in limited}
         self._all_queues = tuple(limited.values())
+        self._prefixes = {route.name: Prefixes() for route in plan.routes}
         self._limits = plan.limits
         self._upstreams = upstreams
         self._meter = meter
@@ -156,10 +158,17 @@ class Admission:
         if (engine := ctx.route.engine) and not ctx.route.only:
             first = [one for one in upstreams if engine in one.called]
             groups = [first, [one for one in upstreams if one not in first]]
+        table, statuses = self._prefixes[ctx.route.name], self._upstreams.statuses
+        holders = table.holders(ctx.session, ctx.beginnings) if ctx.beginnings else ()
         order: list[Upstream] = []
         for group in filter(None, groups):
             loads = [self._meter.load(upstream.replica) for upstream in group]
-            order += selection.balanced(group, loads, ctx.session)
+            names = (one.replica.name for one in group) if holders else ()
+            holding = [index for index, name in enumerate(names) if (name, statuses[name].since) in holders]
+            order += selection.balanced(group, loads, ctx.session, holding)
+        if ctx.beginnings:
+            name = order[0].replica.name
+            table.sent(ctx.session, ctx.beginnings, (name, statuses[name].since))
         return order
 
     # the queue

@@ -4,13 +4,14 @@ There are two kinds of models:
 
 1. Their replicas are fallbacks of each other: the order is that of the plan.
 2. Their replicas all serve (standby: hot): the least loaded one is first, but a conversation stays with its replica as
-   long as that one is not much busier than the others.
+   long as that one is not much busier than the others. A new one goes to a replica that has the beginning of its prompt
+   in its cache, under the same condition.
 
 In both, ejected replicas get requests only when no replica is healthy.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from berth.errors import OverloadedError
 from berth.plan import ModelRoute
@@ -50,12 +51,18 @@ def split(upstreams: Sequence[Upstream], canary: Split, conversation: bytes, sid
     return [candidate, *others] if is_chosen else [*others, candidate]
 
 
-def balanced(upstreams: Sequence[Upstream], loads: Sequence[float], session: bytes) -> Sequence[Upstream]:
-    """`loads`: their requests, in the same order. `session`: of the conversation; b"": none."""
+def balanced(
+    upstreams: Sequence[Upstream], loads: Sequence[float], session: bytes, holding: Collection[int] = ()
+) -> Sequence[Upstream]:
+    """`loads`: their requests, in the same order. `session`: of the conversation; b"": none. `holding`: the indexes of
+    those that have the beginning of the prompt in their caches.
+    """
     shares = [upstream.replica.share for upstream in upstreams]
     order = by_load(loads, shares)
     if session:
         ranked = affinity.ranked(session, [upstream.replica.name for upstream in upstreams], shares)
+        if holding:
+            ranked = [*(one for one in order if one in holding), *(one for one in ranked if one not in holding)]
         limits = [upstream.limit for upstream in upstreams]
         order = preferring(ranked, order, loads, shares, limits)
     return [upstreams[index] for index in order]

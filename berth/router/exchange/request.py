@@ -51,12 +51,13 @@ class RequestContext:
         *("first_token_s", "flags", "frames", "grant", "headers", "hops", "ignored", "inflight", "key", "large"),
         *("live_tokens", "load_s", "model", "moved_at_token", "prefix", "previous", "priority", "queue_s"),
         *("queued_at", "recording", "request", "request_id", "route", "rule", "served_by", "served_headers"),
-        *("session", "since", "status", "trace", "usage"),
+        *("session", "since", "status", "trace", "usage", "beginnings"),
     )
 
     request: InferenceRequest  # these are set by `accept`
     route: ModelRoute
     session: bytes  # identifies its conversation; b"": unknown, or not needed
+    beginnings: Sequence[bytes]  # the hashes of those of its prompt; (): short, or not needed
     priority: Priority
     since: float
     recording: Recording | None  # None: it is not captured
@@ -103,6 +104,7 @@ class RequestContext:
         route: ModelRoute,
         *,
         session: bytes = b"",
+        beginnings: Sequence[bytes] = (),
         key: ApiKey = OPEN,
         priority: Priority = Priority.NORMAL,
     ) -> None:
@@ -110,6 +112,7 @@ class RequestContext:
         self.route = route
         self.model = route.name
         self.session = session
+        self.beginnings = beginnings
         self.key = key
         self.priority = priority
         self.since = time.monotonic()

@@ -12,11 +12,11 @@ from berth.apis.base import NO_HEADERS, ApiFormat, Headers, Immediate
 from berth.apis.openai.media import OpenaiForm
 from berth.apis.responses.endpoints import OpenaiInputTokens, OpenaiResponses
 from berth.canonical import InferenceRequest
-from berth.dialects.requests import references
+from berth.dialects.requests.references import hosts_named
 from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
 from berth.journal import APIS
 from berth.log import log
-from berth.router.balancing import affinity
+from berth.router.balancing import affinity, prefixes
 from berth.router.exchange.headers import HEADER, HOPS, Priority, hops, priority
 from berth.router.exchange.inflight import StopReason, read_body
 from berth.router.exchange.off_loop import LARGE_BYTES
@@ -151,8 +151,7 @@ class Inference:
             await self._prepare(ctx, request)
             await ctx.send(Reply(body=request.body, content_type=request.content_type))
             return False
-        find = references.hosts_named
-        if names := await run(find, request, worker.fetching) if run else find(request, worker.fetching):
+        if names := await run(hosts_named, request, worker.fetching) if run else hosts_named(request, worker.fetching):
             await worker.addresses.require_public(names)
         if earlier := request.earlier_bytes:
             earlier_bytes = json_weight.memory_bytes(earlier, earlier // _BYTES_PER_WEIGHT)
@@ -168,8 +167,9 @@ class Inference:
             asked = max(asked, Priority[key.priority.upper()])
         if HEADER in headers and asked.name.encode() != headers[HEADER].strip().upper():
             request = replace(request, ignored=(*request.ignored, HEADER.decode()))
-        session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
-        ctx.accept(request, route, session=session, key=key, priority=asked)
+        stays = route.name in worker.with_affinity
+        session, begins = (affinity.session(headers, request), prefixes.beginnings(request)) if stays else (b"", ())
+        ctx.accept(request, route, session=session, beginnings=begins, key=key, priority=asked)
         return True
 
 

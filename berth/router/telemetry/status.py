@@ -228,6 +228,8 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float
         "gpus": list(replica.gpus),
         "attached": replica.launch is None,
         "can_sleep": replica.sleep is not None,
+        "cannot_sleep": state.cannot_sleep,
+        "kept_asleep": {str(gpu): bytes_ for gpu, bytes_ in state.kept_asleep.items()},
         "status": str(state.status),
         "since": state.since,
         "requested": state.requested,

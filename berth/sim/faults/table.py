@@ -130,6 +130,7 @@ FAULTS: Mapping[str, FaultSpec] = {
         help="log probabilities are not numbers: a full response that has some is a 500, in SGLang's they are null",
     ),
     "sleep-fails": FaultSpec(scope=_S, help="the sleep call responds 500 (--can-sleep)"),
+    "sleep-hangs": FaultSpec(scope=_S, help="the sleep call hangs"),
     "wake-fails": FaultSpec(scope=_S, help="the wake call responds 500"),
     "wake-hangs": FaultSpec(scope=_S, help="the wake call hangs"),
     "gpu-residue": FaultSpec(

@@ -6,7 +6,7 @@ import pytest
 
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.allocation import ASLEEP_BYTES, allocate, memory_groups
+from berth.boot.planner.allocation import allocate, memory_groups
 from berth.boot.planner.gpu_request import Allocation, Entry
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.resolve import resolve_models
@@ -14,6 +14,7 @@ from berth.engines.registry import ENGINES
 from berth.errors import PlacementError
 from berth.host.gpus import Occupant
 from berth.plan import EngineName, MemoryEstimate, Standby
+from berth.room import ASLEEP_BYTES
 from tests.fakes.machine import ALL_ENGINES, CPU_ENGINES, GIB, gpu, gpus, host_info
 
 VLLM, SGLANG, SIM = (EngineSpec(engine=name) for name in (EngineName.VLLM, EngineName.SGLANG, EngineName.SIM))

@@ -470,3 +470,14 @@ def test_each_model_on_request_fits_next_to_the_others(
         taken = sum((Counter(each.taken) for each in {id(x): x for x in (*kept, one)}.values()), Counter[int]())
         assert all(share <= 900 for share in taken.values())
         assert all(estimate.kv_bytes >= 0 for estimate in estimates(one))
+
+
+def test_models_that_may_sleep_leave_what_the_others_keep_asleep() -> None:
+    names = {"sleeps": True, **ON_REQUEST}
+    a, b = placed(request(QWEN_8B, "a", **names), request(QWEN_8B, "b", **names), on=gpus(1, total_gib=24))
+    assert (a.share, b.share) == (900 - 84, 900 - 84)  # 2 of 24 GiB
+    a, c = placed(request(QWEN_8B, "a", **names), request(QWEN_8B, "c", **ON_REQUEST), on=gpus(1, total_gib=24))
+    assert (a.share, c.share) == (900, 900 - 84)
+    tight = {**names, "kv_cache_bytes": 3 * GIB}
+    a, b = placed(request(QWEN_8B, "a", **tight), request(QWEN_8B, "b", **names), on=gpus(1, total_gib=24))
+    assert a.share > 900 - 84  # what does not grow keeps what it needs

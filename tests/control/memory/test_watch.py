@@ -11,8 +11,8 @@ import pytest
 
 from berth.control_socket import ask
 from berth.host.gpu_usage import Gpus
-from berth.operations import Action, Change, OperationState, Request
-from berth.plan import DriverState, Gpu, GpuInventory, Plan
+from berth.operations import Action, Change, OperationState, Reply, Request
+from berth.plan import DriverState, Gpu, GpuInventory, Load, ModelRoute, Plan, Task
 from berth.processes import REPLICA_MARKER
 from berth.state import ReplicaStatus
 from tests.control.harness import FAST, appliance, engine, plan_of
@@ -92,3 +92,63 @@ async def test_starts_without_a_proof_where_nothing_can_be_read(
     async with appliance(plan_on_gpu(tmp_path)) as box, box.control(FAST, gpus=gpus):
         await box.until_status("chat-a", S.READY)
     assert "GPU memory cannot be read, engine starts without a proof that it is free" in caplog.text
+
+
+def two_models(folder: Path) -> Plan:
+    """By request: one takes 30 % of the GPU, the other 80 %."""
+    shares = {"old": 300, "new": 800}
+    replicas = [
+        replace(engine(folder, f"{name}-a", gpus=(0,)), model=name, memory_fraction=share / 1000)
+        for name, share in shares.items()
+    ]
+    routes = [
+        ModelRoute(
+            name=name,
+            source="x",
+            task=Task.GENERATE,
+            load=Load.ON_REQUEST,
+            replicas=(f"{name}-a",),
+            room={0: share},
+            min_residency_s=0.0,
+            max_wait_s=0.0,
+        )
+        for name, share in shares.items()
+    ]
+    return replace(plan_on_gpu(folder), models=tuple(routes), replicas=tuple(replicas), room={0: 900})
+
+
+async def test_no_model_leaves_for_one_whose_memory_something_else_holds(tmp_path: Path) -> None:
+    nvml = HeldNvml(used_gib=0.5)
+    async with appliance(two_models(tmp_path)) as box, box.control(FAST, gpus=Gpus([0], nvml=nvml)):
+
+        async def load(model: str, *, dry_run: bool = False) -> Reply:
+            change = Change(action=Action.LOAD, model=model, dry_run=dry_run)
+            return await ask(box.plan.paths.control_socket, Request(change=change))
+
+        await box.until(lambda states: states["old-a"].status is S.UNLOADED)
+        is_loading = box.flag("old-a", "sick")
+        is_loading.touch()
+        assert (await load("old")).operation is not None
+        await box.until_status("old-a", S.STARTING)
+        nvml.used_gib = 24.5
+        is_loading.unlink()
+        await box.until_status("old-a", S.READY)
+        steps = (await load("new", dry_run=True)).steps
+        assert [(one.replica, one.to) for one in steps] == [("old-a", S.UNLOADED), ("new-a", S.READY)]
+
+        nvml.used_gib = 24.5 + 20
+        found = await box.until(lambda states: bool(states["new-a"].memory_not_free))
+        held = "GPU 0: 4.0 GiB of 63.5 GiB are not free; on it: old-a (ready)"
+        assert found["new-a"].memory_not_free == held
+        reply = await load("new")
+        assert reply.operation is not None
+        assert reply.operation.reason == f"memory_not_free: new-a: {held}"
+        assert (box.states()["old-a"].status, box.starts("new-a")) == (S.READY, [])
+
+        nvml.used_gib = 24.5
+        await box.until(lambda states: not states["new-a"].memory_not_free)
+        await ask(box.plan.paths.control_socket, Request(change=Change(action=Action.UNLOAD, model="old")))
+        nvml.used_gib = 0.5
+        await box.until_status("old-a", S.UNLOADED)
+        assert (await load("new")).operation is not None
+        await box.until_status("new-a", S.READY)

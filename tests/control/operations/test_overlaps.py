@@ -124,7 +124,10 @@ def test_clients_are_served_whatever_runs(begin: Callable[[], OnRequest]) -> Non
 @pytest.mark.parametrize("begin", OWN.values(), ids=list(OWN))
 @pytest.mark.parametrize(
     ("action", "count"),
-    [(one, None) for one in Action if one not in (Action.RELOAD, Action.SCALE, Action.MIGRATE)] + [(Action.SCALE, 1)],
+    [  # a migration takes options, and two engines: see `test_commands`
+        *((one, None) for one in Action if one not in (Action.RELOAD, Action.SCALE, Action.MIGRATE)),
+        (Action.SCALE, 1),
+    ],
 )
 def test_operators_come_before_what_berth_does_by_itself(
     begin: Callable[[], OnRequest], action: Action, count: int | None

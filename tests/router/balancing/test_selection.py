@@ -156,11 +156,36 @@ def test_peers_are_ordered_by_load_with_ejected_ones_last(tmp_path: Path) -> Non
     meter.on_replica(second.replica, 2)
     upstreams.failed(fourth, certain=True)
     request = SimpleNamespace(operation=Operation.CHAT)
-    call = cast("RequestContext", SimpleNamespace(route=plan.models[0], session=b"", request=request))
+    call = cast("RequestContext", SimpleNamespace(route=plan.models[0], session=b"", beginnings=(), request=request))
 
     twins = Admission(plan, upstreams, meter).peers(call, first)
 
     assert [twin.replica.name for twin in twins] == ["m-c", "m-b", "m-d"]
+    board.close()
+
+
+def test_prompts_that_begin_alike_go_to_one_replica_until_it_is_much_busier(tmp_path: Path) -> None:
+    plan = make_plan(
+        str(tmp_path),
+        [replica(f"m-{name}", "http://127.0.0.1:1") for name in "ab"],
+        [route("m", ["m-a", "m-b"], standby=HOT)],
+    )
+    Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
+    board = Scoreboard(plan.paths.scoreboard, layout(plan))
+    meter, upstreams = Meter(board, key_board(board, plan)), Upstreams(plan, Keys())
+    admission = Admission(plan, upstreams, meter)
+
+    def first(session: int, *beginnings: bytes) -> Upstream:
+        fields = {"session": session.to_bytes(16, "big"), "beginnings": beginnings}
+        call = SimpleNamespace(route=plan.models[0], request=SimpleNamespace(operation=Operation.CHAT), **fields)
+        return admission.candidates(cast("RequestContext", call))[0]
+
+    holder = first(1, b"document")
+    assert {first(number, b"document", b"question %d" % number) for number in range(2, 30)} == {holder}
+    meter.on_replica(holder.replica, 9)
+    assert first(50, b"document") is not holder
+    meter.on_replica(holder.replica, -9)
+    assert first(50, b"document") is not holder  # where its last turn went
     board.close()
 
 
