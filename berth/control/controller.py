@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -67,9 +67,7 @@ class Controller:
         output: Output | None = None,
         gpus: Gpus | None = None,
     ) -> None:
-        self._plan = plan
-        self._keys = keys
-        self._orphaned = orphaned
+        self._plan, self._keys, self._orphaned = plan, keys, orphaned
         output = output or Output(plan.logs.format)
         self.supervisord = SupervisordClient(plan.paths.supervisord_socket)
         self._records: dict[str, Record] = {}
@@ -88,9 +86,8 @@ class Controller:
         self._boxes = Boxes(self._runtime, keys.nodes_key)
         self._observer = Observer(self._runtime, self._is_stopping)
         self._publisher = Publisher(plan.paths)
-        self._control_state = ControlState(supervisord="")
+        self._control_state, self._snapshot = ControlState(supervisord=""), Snapshot()  # the last ones
         self._gpu_states: tuple[GpuState, ...] = ()
-        self._snapshot = Snapshot()  # the last one
         self._demand = self._runtime.demand
         self._adapter_watch = AdapterWatch(self._runtime, lambda: self._observer.observation(self._snapshot, {}))
         self._usage = UsageWriter(plan)
@@ -325,43 +322,32 @@ class Controller:
         control = control_state(records, positions, before)
         expires = self._demand.expires(records, kept.keep) if self._demand.watches else {}
         spares = {name for route in self._plan.models for name in set(route.replicas).difference(kept.wanted(route))}
-        times = {
-            name: seconds for name, one in self._records.items() if (seconds := self._runtime.times.expected_s(one))
-        }
-        phases = {name: self._runtime.times.expected_phases(one) for name, one in self._records.items()}
-        leased = {
-            name for one in kept.operations if one.running and one.action is Action.LEASE for name in one.replicas
-        }
-        running = self._runtime.operations.running
-        held = Held(
-            rooms=self._rooms(),
-            not_free=self._runtime.memory.not_free,
-            spares=spares,
-            expected_s=times,
-            expected_phases=phases,
-            leased=leased,
-            held=self._observer.held,
-            ranks=self._boxes.views(),
-            unproven=migrations.unproven(running),
-            awaited=migrations.held(running),
-        )
         host = replace(self._host.state, keys_problem=self._key_watch.problem)
         gone, taken = self._runtime.gpus.gone, self._runtime.ledger.taken
-        seen = Seen(gpus=self._gpu_states, gone=gone, taken=taken, host=host)
-        self._publisher.publish(
-            records,
-            seen,
-            control,
-            held,
-            expires=expires,
-            capture=self._captures.current,
-            canaries=canaries(running),
-            always=always,
-        )
+        seen = Seen(gpus=self._gpu_states, gone=gone, taken=taken, host=host, capture=self._captures.current)
+        self._publisher.publish(records, seen, control, self._held(spares), expires=expires, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
                 name = record.replica.name
                 self._records[name] = replace(record, drain_sequence=self._publisher.sequence)
+
+    def _held(self, spares: Collection[str]) -> Held:
+        """What replicas wait for, and how long that takes."""
+        running, times = self._runtime.operations.running, self._runtime.times
+        seconds = {name: times.expected_s(one) for name, one in self._records.items()}
+        return Held(
+            rooms=self._rooms(),
+            not_free=self._runtime.memory.not_free,
+            spares=spares,
+            expected_s={name: one for name, one in seconds.items() if one is not None},
+            expected_phases={name: times.expected_phases(one) for name, one in self._records.items()},
+            leased={name for one in running if one.action is Action.LEASE for name in one.replicas},
+            held=self._observer.held,
+            ranks=self._boxes.views(),
+            unproven=migrations.unproven(running),
+            awaited=migrations.held(running),
+            canaries=canaries(running),
+        )
 
     def _rooms(self) -> dict[str, Room]:
         if not self._plan.room:

@@ -71,6 +71,7 @@ class Held:
     ranks: Mapping[str, tuple[RankState, ...]] = field(default_factory=dict)
     unproven: Collection[str] = ()  # candidates of migrations, which run and get no requests yet
     awaited: Collection[str] = ()  # replicas for which a migration queues requests
+    canaries: tuple[Canary, ...] = ()  # the candidates' shares
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
@@ -108,6 +109,7 @@ class Seen:
     gone: Mapping[int, str] = field(default_factory=dict)  # GPUs that do not answer, and why
     taken: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # by replica and GPU
     host: HostState = field(default_factory=HostState)
+    capture: Capture | None = None  # of requests, by an operator
 
 
 _NOTHING_HELD = Held()
@@ -138,19 +140,13 @@ class Publisher:
         held: Held = _NOTHING_HELD,
         *,
         expires: Mapping[str, float] = MappingProxyType({}),
-        capture: Capture | None = None,
-        canaries: tuple[Canary, ...] = (),
         always: bool,
     ) -> None:
-        """`expires`: when idle models will be unloaded, on the monotonic clock. `always` is for the heartbeat: to
-        routers, an old State means that control is dead.
-        """
-        moment, kept = time.time(), control.kept
-        if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
-            self.offset_s = moment - time.monotonic()
+        """`expires`: when idle models will be unloaded, on the monotonic clock. `always`: the heartbeat."""
+        moment, kept = self._now(), control.kept
         loading = {name for one in kept.operations if one.running and one.action in LOADING for name in one.replicas}
         replicas = tuple(held.shown(_replica_state(one, records, self.offset_s, loading)) for one in records)
-        if (published := (replicas, kept, capture)) == self._published and not always:
+        if (published := (replicas, kept, seen.capture)) == self._published and not always:
             return
         self._published = published
         self._sequence += 1
@@ -167,15 +163,22 @@ class Publisher:
             changes=kept.changes,
             adapters=kept.added,
             orders=kept.orders,
-            canaries=canaries,
+            canaries=held.canaries,
             held=tuple(sorted({one.replica.model for one in records if one.replica.name in held.awaited})),
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
-            capture=capture,
+            capture=seen.capture,
         )
         # Control's own first: a new control must not see a status without the goal that belongs to it.
         self._replace(self._paths.control_state, msgspec.json.encode(control))
         self._replace(self._paths.state, state.to_json())
+
+    def _now(self) -> float:
+        """In Unix seconds. The offset follows the wall clock when that was set."""
+        moment = time.time()
+        if abs(moment - time.monotonic() - self.offset_s) > CLOCK_STEP_S:
+            self.offset_s = moment - time.monotonic()
+        return moment
 
     @property
     def sequence(self) -> int:

@@ -1,1 +1,1 @@
-"""What the programs of a running Berth tell each other: control socket, shared memory, files of the run directory."""
+"""What the programs of a running Berth exchange: control socket, shared memory, files of the run directory."""
