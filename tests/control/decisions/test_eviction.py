@@ -159,7 +159,7 @@ class Box:
         for decision, model, other in residency.decide(
             self.observation(), demands, self.pins, Moment(now=self.now, wall=self.now)
         ):
-            if decision is residency.Decision.EVICT:
+            if decision in (residency.Decision.EVICT, residency.Decision.EVICT_TO_SLEEP):
                 assert model not in self.pins
                 waited = [self.now - one.created_at for one in self.operations.running if one.model == other]
                 assert not self.running(model) or max(waited) >= self.max_wait_s, "a busy model leaves too early"
