@@ -185,6 +185,10 @@ contract: setup ## check all we write for the engines; ENGINE=vllm [VERSION=0.34
 catalogue: setup ## check the catalogue of models; RECIPES=clone [COOKBOOK=clone] renews it from public recipes
 	@$(BIN)/python -m etc.tools.catalogue $(if $(RECIPES),--recipes $(RECIPES)) $(if $(COOKBOOK),--cookbook $(COOKBOOK)/data/models)
 
+.PHONY: bench-truth
+bench-truth: setup ## does `berth bench` find what is known of simulated engines, in two minutes on a quiet machine
+	$(BIN)/python -m etc.tools.bench_truth
+
 FUZZ ?=
 .PHONY: fuzz
 fuzz: setup ## attacks and mutated requests: pauses of the event loop, memory: make fuzz FUZZ="--minutes 10 --seed 7"

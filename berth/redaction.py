@@ -15,7 +15,7 @@ from berth.log_lines import mask_secrets
 
 MASK: Final = "***"
 SHORTEST: Final = 4  # of a known value: shorter ones would be found everywhere
-_NO_SECRET: Final = re.compile(r"(?i)true|false|none|null|[0-9.]+")
+NO_SECRET: Final = re.compile(r"(?i)true|false|none|null|[0-9.]{1,7}")  # values of variables that others have too
 SECRET_WORD: Final = re.compile(
     r"(?i)pass(?:word|wd|phrase)|secret|credential|api[_-]?key|private[_-]?key|access[_-]?key|authorization|cookie"
     r"|(?:^|[_-])(?:keys?|auth|tokens?|pat)\Z"
@@ -71,8 +71,9 @@ class Redactor:
 
     def __init__(self, values: Iterable[str] = (), digests: Collection[str] = ()) -> None:
         """`digests`: SHA-256, hexadecimal, of keys that are not known themselves."""
-        known = [value for value in values if len(value) >= SHORTEST and not _NO_SECRET.fullmatch(value)]
-        spelled = {form for value in known for form in _forms(value)}
+        known = [value for value in values if len(value) >= SHORTEST and not NO_SECRET.fullmatch(value)]
+        in_json = {json.dumps(value, ensure_ascii=ascii_only)[1:-1] for value in known for ascii_only in (True, False)}
+        spelled = {*known, *in_json, *(quote(value, safe="") for value in known)}
         longest_first = sorted(spelled, key=len, reverse=True)
         self._values = re.compile("|".join(map(re.escape, longest_first))) if spelled else None
         self._digests = frozenset(digests)
@@ -100,8 +101,3 @@ class Redactor:
 def is_secret(name: str) -> bool:
     """Whether a header or a variable of this name holds a secret."""
     return SECRET_WORD.search(name) is not None
-
-
-def _forms(value: str) -> tuple[str, ...]:
-    """How it is spelled: as it is, in JSON, in a URL."""
-    return value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, safe="")

@@ -17,7 +17,7 @@ from berth.boot.config.models import parse_models
 from berth.boot.config.routes import LISTS, SINGLE, parse_routes
 from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.engine_choice import LEAST_CAPABILITY
-from berth.cli import COMMANDS
+from berth.cli.main import COMMANDS
 from berth.control.operations import commands
 from berth.errors import ApiError
 from berth.plan import EngineName

@@ -68,7 +68,7 @@ def bench(run_dir: str, options: Options, err: TextIO | None = None) -> int:
     plan, keys = read_plan(run_dir), read_keys(run_dir)
     route = route_of(plan, options.model)
     replicas = chosen_replicas(plan, route, options.engines)
-    confirm(plan, keys, route, yes=options.yes, err=err)
+    confirm(route.name, 0 if options.yes else recent_requests(plan, keys, route), err)
     shape = shape_of(options.workload, plan, keys, route, replicas[0])
     conditions = Conditions(
         workload=workload.fitting(shape, min((one.context for one in replicas if one.context), default=None)),
@@ -177,18 +177,20 @@ def engine_of(replica: Replica) -> str:
     return replica.dialect if replica.engine == "sim" else replica.kind
 
 
-def confirm(plan: Plan, keys: Keys, route: ModelRoute, *, yes: bool, err: TextIO) -> None:
-    """A model that clients have used within the last minutes is taken from them only with consent. DeniedError."""
+def recent_requests(plan: Plan, keys: Keys, route: ModelRoute) -> int:
     reader = Reader(plan.paths.journal, Names(plan, keys.names()))
     try:
         tally = reader.recent(time.time() - RECENT_S).get(route.name)
     finally:
         reader.close()
-    if yes or tally is None:
+    return tally.requests if tally else 0
+
+
+def confirm(model: str, requests: int, err: TextIO) -> None:
+    """A model that clients have used within the last minutes is taken from them only with consent. DeniedError."""
+    if not requests:
         return
-    text = (
-        f"{route.name} had {tally.requests} requests in the last {RECENT_S / 60:.0f} minutes, and serves none meanwhile"
-    )
+    text = f"{model} had {requests} requests in the last {RECENT_S / 60:.0f} minutes, and serves none meanwhile"
     if not (sys.stdin.isatty() and err.isatty()):
         raise DeniedError(f"{text}. `--yes` measures all the same.")
     err.write(f"{text}. Measure? [y/N] ")
@@ -224,6 +226,7 @@ def profile_of(options: Options) -> Profile:
         windows=options.windows or base.windows,
         requests=options.requests or base.requests,
         per_place=1 if options.requests else base.per_place,
+        few=options.requests or base.few,
         closed_s=base.closed_s if seconds is None else seconds,
         open_s=base.open_s if seconds is None else seconds,
         search_s=base.search_s if seconds is None else seconds / 2,

@@ -25,6 +25,7 @@ class Profile:
     windows: int = 3  # of each point and start
     requests: int = 100  # of a window, or PER_PLACE for each that runs at a time if those are more
     per_place: int = 10
+    few: int = 20  # of a window with so few requests at a time that all of `requests` would take long
     closed_s: float = 20.0
     open_s: float = 60.0
     warm_s: float = 5.0
@@ -35,7 +36,8 @@ class Profile:
 
     def size(self, point: Point, *, first: bool, search: bool = False) -> Size:
         least = 2 if search else self.per_place
-        requests = max(20 if search else self.requests, least * point.concurrency)
+        is_small = search or 0 < self.per_place * point.concurrency < self.requests
+        requests = max(self.few if is_small else self.requests, least * point.concurrency)
         seconds = self.search_s if search else self.closed_s if point.concurrency else self.open_s
         return Size(
             warm_requests=max(2 * point.concurrency, 4),
@@ -47,7 +49,7 @@ class Profile:
 
 
 QUICK = Profile(
-    rounds=1, windows=3, requests=40, per_place=4, closed_s=5.0, open_s=10.0, warm_s=2.0, first_warm_s=5.0,
+    rounds=1, windows=3, requests=40, per_place=4, few=8, closed_s=5.0, open_s=10.0, warm_s=2.0, first_warm_s=5.0,
     search_s=2.0, quick=True,
 )  # fmt: skip
 

@@ -156,7 +156,11 @@ def shown(one: Comparison) -> str:
     """With the interval and what it depends on."""
     if one.ratio is None or one.low is None or one.high is None:
         return f"{one.outcome}: too few valid windows"
-    more = f"; {one.more_windows} more windows would decide" if one.outcome is Outcome.UNDECIDED else ""
+    more = (
+        f"; {one.more_windows} more window{'s' * (one.more_windows != 1)} would decide"
+        if one.outcome is Outcome.UNDECIDED
+        else ""
+    )
     return (
         f"{one.ratio:.3f} ({one.low:.3f}-{one.high:.3f})  {str(one.outcome).upper()}  "
         f"{one.windows} windows, A/A {one.noise:.1%}{more}"

@@ -144,7 +144,7 @@ def broken_rules(found: Window, run: Run, asked: Asked, box: Box) -> Iterator[st
     usual = asked.point.concurrency or usual_in_flight(run) / 2
     if box.foreign:
         yield f"F1: {box.foreign}"
-    if usual >= LEAST_USUAL and run.in_flight < LEAST_FILLED * usual:
+    if usual >= LEAST_USUAL and run.in_flight + 1 < LEAST_FILLED * usual:  # the first of the window takes a place
         yield f"F8: the warm-up had drained: {run.in_flight} requests in progress, at least {usual:.0f} are usual"
     if found.requests < asked.requests:
         yield f"F9: {found.requests} requests, {asked.requests} are needed"

@@ -63,10 +63,8 @@ class SglangEngine:
         # one such file, so with a user's own there is no key, nor with several tokenizer processes, which reject one.
         # Such an engine is protected by loopback alone.
         key_files: dict[str, str] = {}
-        if (
-            option(order.extra_args, "--config") is None
-            and (number(order.extra_args, "--tokenizer-worker-num") or 1) <= 1
-        ):
+        one_tokenizer = (number(order.extra_args, "--tokenizer-worker-num") or 1) <= 1
+        if one_tokenizer and option(order.extra_args, "--config") is None:
             path = f"{order.run_dir}/{order.replica}.sglang.yaml"
             argv += ["--config", path]
             key_files = {path: 'api-key: "{key}"\n'}

@@ -61,6 +61,14 @@ class Standby(StrEnum):
     HOT = "hot"  # all run and serve, GPU memory divided
 
 
+class Importance(StrEnum):
+    """Of a model that is loaded on request, where others want its room. The most important first."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 class OpenTo(StrEnum):
     """Whom a Berth without API keys serves."""
 
@@ -103,6 +111,7 @@ class ModelRoute:
     )
     min_residency_s: float = 30.0  # it is not unloaded for another model before
     max_wait_s: float = 60.0  # for models that are in use to make room
+    priority: Importance = Importance.NORMAL
     room: dict[int, int] = field(default_factory=dict)  # what it takes of `Plan.room`; empty: it always has room
     pin: bool = False  # from the start
     replicas: tuple[str, ...]

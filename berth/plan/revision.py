@@ -29,6 +29,7 @@ class Revision:
     by: Author
     base: str  # digest of what BERTH_MODELS says about the model: with another one, BERTH_MODELS wins
     order: tuple[int, ...]  # its engines in fallback order, by their places in BERTH_MODELS
+    engines: tuple[str, ...] = ()  # their names, in this order
     says: Mapping[str, str]  # what is configured, by field; engines in their order
     versions: Mapping[str, str] = field(default_factory=dict)  # of the engines
     state: RevisionState = RevisionState.PROMOTED

@@ -115,14 +115,15 @@ class Engine:
     def check_queue(self) -> None:
         """QueueFullError if a new request would exceed the queue limit."""
         limit = self.options.max_queued
-        if limit is not None and self._running >= self.options.max_running and len(self._queue) >= limit:
+        waiting = len(self._queue) if self.pacer is None else len(self.pacer.batch.waiting)
+        if limit is not None and self._running >= self.options.max_running and waiting >= limit:
             raise QueueFullError
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """One of the slots for running requests; waits in the queue for a free one."""
         self.idle.clear()
-        if self._running < self.options.max_running:
+        if self.pacer is not None or self._running < self.options.max_running:  # the batch has a queue of its own
             self._running += 1
         else:
             granted = asyncio.get_running_loop().create_future()

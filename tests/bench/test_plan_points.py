@@ -64,7 +64,7 @@ def test_common_points_are_one_user_the_limit_and_a_share_of_its_load() -> None:
 def test_sizes_grow_with_the_requests_at_a_time() -> None:
     profile = Profile()
     assert profile.size(Point(concurrency=64), first=True).requests == 640
-    assert profile.size(Point(concurrency=1), first=False).requests == 100
+    assert [profile.size(Point(concurrency=count), first=False).requests for count in (1, 4, 10)] == [20, 40, 100]
     assert profile.size(Point(rate=5.0), first=False).seconds == 60
     assert profile.size(Point(concurrency=64), first=True).warm_requests == 128
     assert profile.size(Point(concurrency=64), first=False, search=True).requests == 100

@@ -8,7 +8,7 @@ from berth.bench.ratios import Interval, interval, noise, outcome, windows_neede
 from berth.results import Outcome
 from etc.tools.bench_truth.outcomes import tally
 
-TRIALS, DRAWS = 40, 400  # `make bench-truth` has 100, with all draws
+TRIALS, DRAWS = 30, 300  # `make bench-truth` has 100, with all draws
 
 
 def test_engine_is_a_tie_with_itself() -> None:

@@ -273,7 +273,7 @@ def test_session_leader_keeps_its_session(tmp_path: Path, port: int) -> None:
 
 def failing(run_dir: Path) -> tuple[int, str]:
     """Exit code and message of a `berth exec` that becomes no engine."""
-    code = "import sys; from berth.cli import main; main(['exec', '--run-dir', sys.argv[1], 'chat-sim'])"
+    code = "import sys; from berth.cli.main import main; main(['exec', '--run-dir', sys.argv[1], 'chat-sim'])"
     done = subprocess.run(
         [sys.executable, "-c", code, run_dir], stderr=subprocess.PIPE, text=True, process_group=0, check=False
     )

@@ -29,7 +29,7 @@ import sys
 from berth.boot import supervisord_conf
 render = supervisord_conf.render
 supervisord_conf.render = lambda plan, *, python: render(plan, python=sys.argv[1])
-from berth.cli import main
+from berth.cli.main import main
 main(["boot"])
 """
 # Takes the place of that interpreter: prints its environment and waits for SIGTERM, which `.stubborn` makes it ignore.

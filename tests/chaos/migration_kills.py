@@ -56,9 +56,8 @@ def cases() -> list[Case]:
 
 def plan_in(run_dir: Path) -> Plan:
     old, new = engine(run_dir, OLD), engine(run_dir, NEW)
-    one = Revision(
-        model="chat", number=1, at=1, by=Author.ENV, base="b", order=(0, 1), says={"engines": "old, new"}
-    )  # fmt: skip
+    says, engines = {"engines": "old, new"}, ("old", "new")
+    one = Revision(model="chat", number=1, at=1, by=Author.ENV, base="b", order=(0, 1), engines=engines, says=says)
     plan = replace(plan_of(run_dir, old, new, standby=Standby.COLD), revisions=(one,))
     keep(plan.paths.data_dir, one)
     return plan

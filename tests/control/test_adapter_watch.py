@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.control.adapter_watch import AdapterWatch
+from berth.control.adapter_watch import AdapterWatch, Found, digest_of, judged
 from berth.control.decisions.records import Observation, Record, Timing
 from berth.control.operations.adapters import ask
 from berth.control.operations.commands import adapter_lines
@@ -257,6 +257,20 @@ async def test_shell_adds_others_and_removes_only_those(world: World) -> None:
     reply, _ = ask(AdapterChange(model="chat", remove="law"), world.observation(), world.operations.kept)
     assert reply.denial is not None
     assert (reply.denial.code, "remove its folder there" in reply.denial.message) == (DenialCode.ADAPTER, True)
+
+
+async def test_folder_that_vanishes_while_it_is_looked_at_is_no_adapter(world: World) -> None:
+    gone = world.folder / "law"
+    digest = digest_of(gone)
+    assert judged(Found(digest=digest, since=0), gone).problem == "it cannot be read: No such file or directory"
+    world.put("law")
+    assert digest_of(gone) != digest
+
+
+async def test_older_kinds_of_weights_do_not_show_whether_they_are_complete(world: World) -> None:
+    (world.put("law", weights=None) / "adapter_model.bin").write_bytes(b"x")
+    await world.looks()
+    assert world.added() == ["law"]
 
 
 async def test_looks_by_itself(world: World) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from berth import cli, results
+from berth import results
+from berth.cli import main as cli
 from tests.e2e.appliance import Appliance, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -96,7 +96,7 @@ def test_percentiles_of_each_side_come_from_all_workers(berth: Appliance) -> Non
     assert model["latency"]["total_s"]["responses"] == sum(sides.values())
     assert 0 < model["latency"]["total_s"]["p50"] <= model["latency"]["total_s"]["p99"]
     assert (
-        'berth_replica_quantile_seconds{engine="sim",quantile="0.99",quantity="total",replica="m-sim-2"}'
+        'berth_replica_percentile_seconds{engine="sim",percentile="p99",quantity="total",replica="m-sim-2"}'
         in berth.get("/metrics").text
     )
 

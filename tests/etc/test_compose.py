@@ -18,6 +18,7 @@ from berth.boot.config.parsers import duration, size
 from berth.boot.config.settings import Settings, load
 from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.build import make_plan
+from berth.host.interfaces import Interface
 from berth.plan import Adapter, EngineName, Plan, Standby
 from berth.plan.keys import digest
 from berth.router.app import DOCUMENTS
@@ -63,8 +64,14 @@ OUTCOMES: dict[str, tuple[int, int, dict[str, tuple[str, tuple[int, ...]]]]] = {
     "secrets.yaml": (1, 24, {"chat": ("vllm remote", (0,))}),
     "keys.yaml": (1, 24, {"chat": ("vllm", (0,))}),
     "offline.yaml": (1, 80, {"chat": ("vllm", (0,)), "embed": ("vllm", (0,))}),
+    "two-boxes.yaml": (1, 48, {"big": ("vllm", (0,))}),
     "no-gpu.yaml": (0, 0, {"chat": ("sim sim", ())}),
 }
+
+
+# What a file cannot have by itself, and asks for in its head.
+ASKED = {"two-boxes.yaml": {"BERTH_NODES": "10.0.0.1,10.0.0.2", "BERTH_NODES_KEY": "key-of-the-boxes"}}
+OF_A_FILE = {"no-gpu.yaml": {"deploy"}, "two-boxes.yaml": {"network_mode", "ports"}}  # the host's network has ports
 
 
 def named(path: Path) -> str:
@@ -91,7 +98,7 @@ def settings(path: Path, folder: Path, **environ: str) -> Settings:
     """The secrets of the file lie in `folder`."""
     for name in yaml.safe_load(path.read_text()).get("secrets", {}):
         (folder / name).write_text(f"value-of-{name}\n")
-    given = environment(path, environ)
+    given = environment(path, ASKED.get(path.name, {}) | environ)
     return load({name: text.replace("/run/secrets/", f"{folder}/") for name, text in given.items()}, cpus=1)
 
 
@@ -103,7 +110,8 @@ def described(spec: ModelSpec) -> ModelInfo:
 def planned(path: Path, folder: Path) -> Plan:
     count, total_gib, _ = OUTCOMES[path.name]
     here = host_info(*gpus(count, total_gib=total_gib), describe=described)
-    return make_plan(settings(path, folder), here)
+    card = Interface(name="eth0", addresses=("10.0.0.1",))
+    return make_plan(settings(path, folder), replace(here, interfaces=lambda: (card,)))
 
 
 def tmpfs(path: Path) -> dict[str, dict[str, str]]:
@@ -198,7 +206,7 @@ def test_models_can_be_replaced(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=named)
 def test_example_differs_from_compose_yaml_only_in_its_topic(path: Path) -> None:
-    own = {"environment", "build", "secrets", "extra_hosts"} | ({"deploy"} if path.name == "no-gpu.yaml" else set())
+    own = {"environment", "build", "secrets", "extra_hosts"} | OF_A_FILE.get(path.name, set())
     theirs, ours = service(COMPOSE), service(path)
     assert {key: ours[key] for key in ours if key not in own} == {key: theirs[key] for key in theirs if key not in own}
     assert "build" not in ours, "whoever copies one file has no Dockerfile"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.cli import COMMANDS
+from berth.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "entrypoint.sh"

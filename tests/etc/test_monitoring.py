@@ -24,7 +24,7 @@ from berth.router.telemetry.key_metrics import budget_metric
 from berth.router.telemetry.metrics import Meter, exposition, layout
 from berth.router.telemetry.quantiles import Window
 from berth.router.telemetry.shared_counters import Scoreboard
-from berth.state import Cause, ChangeKind, GpuState, HostState, ModelChanges, ReplicaStatus, State
+from berth.state import Canary, Cause, ChangeKind, GpuState, HostState, ModelChanges, ReplicaStatus, State
 from tests.fakes.key_board import key_board
 from tests.fakes.router import make_plan, replica, replica_state
 from tests.router.telemetry.test_engine_metrics import FULL
@@ -87,6 +87,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
         replicas=(ready,),
         gpus=(gpu,),
         changes=(swap,),
+        canaries=(Canary(model="chat", replica=one.name, share=0.25, salt="s"),),
         run_dir_free_bytes=1 << 30,
         host=HostState(data_dir_free_bytes=1 << 40, tls_ends=1e9),
     )
@@ -252,3 +253,8 @@ def test_alerts_have_cause_and_next_step(name: str, exposed: Series) -> None:
     grouped = {label.strip() for labels in GROUPING.findall(rule["expr"]) for label in labels.split(",")}
     used = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
     assert used <= (grouped or labels_of(rule["expr"], exposed))
+
+
+def test_no_label_is_reserved_for_other_kinds_of_metrics(exposed: Series) -> None:
+    assert [name for name, labels in exposed.items() if "quantile" in labels] == []
+    assert [name for name, labels in exposed.items() if "le" in labels and not name.endswith("_bucket")] == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from berth import audit, journal
-from berth.cli import main
+from berth.cli.main import main
 from berth.errors import UnwritableError
 from berth.plan import Keys
 from berth.report import archive

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from berth.engines.base import KvDtype
-from berth.plan import DialectName, EngineName, Load, Standby, Task
+from berth.plan import DialectName, EngineName, Importance, Load, Standby, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +66,7 @@ class ModelSpec:
     idle_unload_s: float | None = None
     idle_stop_s: float | None = None  # with it, `idle_unload` puts to sleep what can sleep, and this unloads it
     min_residency_s: float = 30.0  # with `load: on_request`: it is not unloaded for another model before
+    priority: Importance = Importance.NORMAL  # with `load: on_request`
     max_wait_s: float = 60.0  # with `load: on_request`: for models that are in use to make room
     pin: bool = False  # it is neither unloaded nor put to sleep
     sleep: bool = False  # its engines are started so that they can be put to sleep

@@ -19,7 +19,7 @@ from berth.boot.config.nodes import MOST_NODES
 from berth.boot.config.replicas_yaml import check_replicas, replica_counts
 from berth.boot.config.yaml_text import Tree, YamlError, items, mapping, masked_tree, read, scalar, scalars
 from berth.engines.base import KvDtype
-from berth.plan import EngineName, Load, Standby, Task
+from berth.plan import EngineName, Importance, Load, Standby, Task
 
 EXAMPLE = "chat: {source: Qwen/Qwen3-8B, engines: [vllm, sglang]}"
 
@@ -123,6 +123,10 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
     "max_wait": (
         "max_wait_s",
         Rule(parse=parsers.positive_duration, allowed="a duration: 60s, 5m", example="max_wait: 60s"),
+    ),
+    "priority": (
+        "priority",
+        Rule(parse=parsers.member(Importance), allowed=", ".join(Importance), example="priority: high"),
     ),
     "pin": ("pin", Rule(parse=parsers.boolean, allowed="true or false", example="pin: true")),
 }
@@ -242,6 +246,9 @@ def check_together(problems: Problems, name: str, given: Mapping[str, Any]) -> N
             if field == "max_wait":
                 reason = "a model that is always loaded does not wait for room"
             problems.add(f"{name}.{field}", "", reason, allowed="with load: on_request", example="load: on_request")
+    if "priority" in given and given.get("load") is not Load.ON_REQUEST:
+        reason = "a model that is always loaded has its room in any case"
+        problems.add(f"{name}.priority", "", reason, allowed="with load: on_request", example="load: on_request")
     if "idle_stop_s" in given and not given.get("sleep"):
         reason = "its engines cannot be put to sleep"
         problems.add(f"{name}.idle_stop", "", reason, allowed="with sleep: true", example="sleep: true")

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from types import MappingProxyType
 
@@ -66,30 +67,14 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     room, taken = shared_room(models, allocations, settings, host)
     noted = (finding for finding in findings if finding.level is Level.WARN)
     aliases = new_aliases(settings.routes, settings.models)
-    plan = Plan(
-        created=host.now,
-        paths=RunPaths(run_dir=settings.run_dir, data_dir=settings.data_dir),
-        listen=_listen(settings),
-        limits=_limits(settings),
-        restarts=Restarts(failures=settings.restart_limit, window_s=settings.restart_window_s),
-        logs=Logs(format=settings.log_format, level=settings.log_level, requests=settings.request_log),
-        inventory=host.inventory,
+    plan = replace(
+        _without_models(settings, host),
         models=tuple(_route(one, row, taken[one.spec.name], aliases) for one, row in zip(models, rows, strict=True)),
         replicas=replicas,
-        offline=settings.offline,
-        fetch_hosts=settings.fetch_hosts,
-        cors_origins=settings.cors_origins,
-        affinity=settings.affinity,
-        open_access=not settings.api_keys,
-        open_to=settings.open_to,
-        trusted_proxies=settings.trusted_proxies,
-        keys_file=settings.keys_file,
         room=room,
-        tracing=tracing(settings),
         revisions=revisions,
         nodes=nodes,
         boxes=boxes,
-        rules=settings.routes,
         warnings=(
             *(() if settings.api_keys else (OPEN_ACCESS[settings.open_to],)),
             *notes(revisions, host.history),
@@ -101,6 +86,31 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     if problems := check_rules(plan, settings.api_keys):
         raise ConfigError(problems)
     return plan
+
+
+def _without_models(settings: Settings, host: HostInfo) -> Plan:
+    """What the settings alone decide."""
+    return Plan(
+        created=host.now,
+        paths=RunPaths(run_dir=settings.run_dir, data_dir=settings.data_dir),
+        listen=_listen(settings),
+        limits=_limits(settings),
+        restarts=Restarts(failures=settings.restart_limit, window_s=settings.restart_window_s),
+        logs=Logs(format=settings.log_format, level=settings.log_level, requests=settings.request_log),
+        inventory=host.inventory,
+        models=(),
+        replicas=(),
+        offline=settings.offline,
+        fetch_hosts=settings.fetch_hosts,
+        cors_origins=settings.cors_origins,
+        affinity=settings.affinity,
+        open_access=not settings.api_keys,
+        open_to=settings.open_to,
+        trusted_proxies=settings.trusted_proxies,
+        keys_file=settings.keys_file,
+        tracing=tracing(settings),
+        rules=settings.routes,
+    )
 
 
 def make_keys(settings: Settings, plan: Plan, environ: Mapping[str, str] = MappingProxyType({})) -> Keys:
@@ -174,6 +184,7 @@ def _route(
         idle_stop_s=model.spec.idle_stop_s,
         min_residency_s=model.spec.min_residency_s,
         max_wait_s=model.spec.max_wait_s,
+        priority=model.spec.priority,
         room=room,
         pin=model.spec.pin,
         replicas=tuple(replica.name for replica in row),

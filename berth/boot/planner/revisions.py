@@ -67,6 +67,7 @@ def planned(
             by=Author.ENV,
             base=base,
             order=order,
+            engines=labels(model.spec.engines),
             says=said,
             versions=versions,
         )
@@ -97,7 +98,7 @@ def says(spec: ModelSpec, key: bytes) -> dict[str, str]:
         and value not in ({}, ())
     }
     if spec.engines:
-        given["engines"] = ", ".join(map(label, spec.engines))
+        given["engines"] = ", ".join(labels(spec.engines))
     for name, options in spec.options.items():
         given |= _entry(name, options.args, options.env, key)
     for entry in spec.engines:
@@ -107,6 +108,15 @@ def says(spec: ModelSpec, key: bytes) -> dict[str, str]:
         rest["api_key"] = entry.api_key and digest(key, entry.api_key)
         given |= {f"{label(entry)}.{what}": str(value) for what, value in rest.items() if value is not None}
     return given
+
+
+def labels(entries: Sequence[EngineSpec]) -> tuple[str, ...]:
+    """Of several with the same name, with their arguments: those distinguish them in any order."""
+    names = [label(entry) for entry in entries]
+    pairs = zip(names, entries, strict=True)
+    return tuple(
+        mask_secrets(" ".join((name, *entry.args))) if names.count(name) > 1 else name for name, entry in pairs
+    )
 
 
 def label(entry: EngineSpec) -> str:

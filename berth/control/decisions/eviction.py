@@ -1,13 +1,15 @@
 """Room for models that are loaded on request and do not all fit at the same time, pure.
 
-1. Operations that load or wake such models get room in the order in which they were requested. Until there is room
-   for a model, nothing of it starts.
+1. Operations that load or wake such models get room by the priority of their models, and then in the order in which
+   they were requested. Until there is room for a model, nothing of it starts.
 2. If there is none, models make room: as few as suffice, least recently used first. Those without requests for QUIET_S
    go first; models in use go when the load has waited for `max_wait`, and end their requests before.
 3. Neither a pinned model goes, nor one that is always loaded, nor one that is being loaded or changed.
-4. What a sleeping model keeps is released for one that was requested before it, even if it is to be woken afterwards.
+4. A model of lower priority leaves at once, whatever rule 5 says; one of higher priority leaves once it has had no
+   request for YIELDS_S, and not before.
 5. A model stays for `min_residency` once it is ready. One that is in use stays for at least STAYS times what its last
    load took: two models that alternate do not spend their time loading.
+6. What a sleeping model keeps is released for one that comes before it, even if it is to be woken afterwards.
 """
 
 import itertools
@@ -21,7 +23,7 @@ from berth.control.decisions.claims import GONE, Claim, records_of
 from berth.control.decisions.memory import EXCESS_BYTES
 from berth.control.decisions.records import Goal, Observation
 from berth.operations import Action, Operation
-from berth.plan import ModelRoute
+from berth.plan import Importance, ModelRoute
 from berth.room import named, short
 from berth.state import ReplicaStatus
 
@@ -30,8 +32,10 @@ _S = ReplicaStatus
 TAKES_ROOM = frozenset({Action.LOAD, Action.WAKE, Action.RESTART, Action.SCALE, Action.LEASE})
 BY_SWAP = "a swap"  # who requests that a model leaves; followed by the model that gets the room
 QUIET_S = 3.0
+YIELDS_S = 15.0
 STAYS = 3.0
 MOST_SEARCHED = 10  # models of which all combinations are tried
+_RANK = {one: place for place, one in enumerate(Importance)}
 _SETTLED = GONE | {_S.READY, _S.ASLEEP, _S.STANDBY, _S.BACKOFF}
 
 
@@ -62,12 +66,13 @@ def holds(route: ModelRoute, observation: Observation) -> bool:
 
 
 def absent(observation: Observation) -> Iterator[tuple[Operation, ModelRoute]]:
-    """The operations that load a model which has no room yet, in the order in which they were requested."""
+    """The operations that load a model which has no room yet, in the order in which they get it."""
     sharing = {route.name: route for route in observation.routes if route.room}
-    for operation in observation.operations:
-        route = sharing.get(operation.model)
+    operations = [one for one in observation.operations if one.model in sharing]
+    for operation in sorted(operations, key=lambda one: _RANK[sharing[one.model].priority]):
+        route = sharing[operation.model]
         is_to_run = operation.kept or operation.action is not Action.LEASE
-        if operation.action not in TAKES_ROOM or route is None or not is_to_run:
+        if operation.action not in TAKES_ROOM or not is_to_run:
             continue
         # also while its own memory is still being released: it does not overtake those that wait for it
         records = records_of(route, observation)
@@ -160,10 +165,11 @@ def evictions(
             if one.name in staying
             and one.name not in pinned
             and one.name not in running
-            and may_leave(one, observation, demands, moment.now)
+            and may_leave(one, observation, demands, moment.now, priority=route.priority)
         ]
-        free.sort(key=lambda one: demands[one.name].last_used_at)
-        quiet = [one for one in free if _is_quiet(demands[one.name], moment.now)]
+        free.sort(key=lambda one: (-_RANK[one.priority], demands[one.name].last_used_at))
+        rank = _RANK[route.priority]
+        quiet = [one for one in free if _RANK[one.priority] > rank or _is_quiet(demands[one.name], moment.now)]
         in_use = free if moment.wall - operation.created_at >= route.max_wait_s else []
         staying[route.name] = claims.whole(route, observation)
         fits = partial(_fits, route, staying, observation)
@@ -225,13 +231,25 @@ def would_leave(
     return tuple(one for one in found if one.other == operation.model)
 
 
-def may_leave(route: ModelRoute, observation: Observation, demands: Mapping[str, Demand], now: float) -> bool:
+def may_leave(
+    route: ModelRoute,
+    observation: Observation,
+    demands: Mapping[str, Demand],
+    now: float,
+    *,
+    priority: Importance = Importance.NORMAL,
+) -> bool:
+    """For a model of this priority."""
     records = records_of(route, observation)
     not_free = observation.not_free  # what waits for memory that others hold does not keep its room
     if route.name not in demands or any(
         one.status not in _SETTLED and not (one.status is _S.WAITING and one.replica.name in not_free)
         for one in records
     ):
+        return False
+    if _RANK[route.priority] > _RANK[priority]:
+        return True
+    if _RANK[route.priority] < _RANK[priority] and not _is_quiet(demands[route.name], now, YIELDS_S):
         return False
     stays_s = route.min_residency_s
     if not _is_quiet(demands[route.name], now):
@@ -251,8 +269,8 @@ def _fits(
     return not route.room.keys() & claims.lacking(observation, rest, leaving=len(names))
 
 
-def _is_quiet(demand: Demand, now: float) -> bool:
-    return not demand.waiting and now - demand.last_used_at >= QUIET_S
+def _is_quiet(demand: Demand, now: float, seconds: float = QUIET_S) -> bool:
+    return not demand.waiting and now - demand.last_used_at >= seconds
 
 
 def fewest(

@@ -159,16 +159,17 @@ class Migrator:
         known = next(one for one in self._runtime.plan.revisions if one.model == operation.model)
         route = next(one for one in self._runtime.plan.models if one.name == operation.model)
         places = dict(zip(route.replicas, known.order, strict=False))
-        labels = dict(zip(known.order, known.says.get("engines", "").split(", "), strict=False))
+        names = dict(zip(known.order, known.engines, strict=False))
         order = tuple(places[name] for name in migration.after)
-        engines = ", ".join(labels.get(place, "") for place in order)
+        engines = tuple(names.get(place, "") for place in order)
         return replace(
             known,
             number=migration.revision,
             at=int(time.time()),
             by=migration.by,
             order=order,
-            says={**known.says, "engines": engines},
+            engines=engines,
+            says={**known.says, "engines": ", ".join(engines)},
             state=state,
             reason=migration.reason,
             operation=operation.id,

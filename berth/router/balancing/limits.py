@@ -54,22 +54,25 @@ class Client:
         self.waiting: deque[tuple[RequestContext, asyncio.Future[None]]] = deque()  # for a place among its requests
 
     def estimate(self, ctx: RequestContext) -> Grant:
-        prompt = ctx.inflight.received_bytes * self.ratio
-        if ctx.route.context is not None:
-            prompt = min(prompt, ctx.route.context)
-        answer = 0.0
-        if ctx.request.operation in _GENERATING:
-            body = ctx.request.body
-            most = body.get("max_completion_tokens") or body.get("max_tokens") or ctx.route.context
-            answer = min(_MORE * self.answer, most) if most else _MORE * self.answer
+        prompt, context = ctx.inflight.received_bytes * self.ratio, ctx.route.context
+        if context is not None and prompt > context:
+            prompt = float(context)
+        answer, request = 0.0, ctx.request
+        if request.operation in _GENERATING:
+            answer, body = _MORE * self.answer, request.body
+            most = body.get("max_completion_tokens") or body.get("max_tokens") or context
+            if most and answer > most:
+                answer = most
         return Grant(prompt, answer, cost(prompt, 0.0, answer) / ctx.key.share)
 
-    def learn(self, ctx: RequestContext, usage: Usage) -> None:
-        if usage.prompt_tokens and ctx.inflight.received_bytes:
-            ratio = charge(usage.prompt_tokens, usage.cached_tokens, 0.0) / ctx.inflight.received_bytes
+    def learn(self, ctx: RequestContext, usage: Usage, charged: float) -> None:
+        """`charged`: for the whole request."""
+        received, completion = ctx.inflight.received_bytes, usage.completion_tokens
+        if usage.prompt_tokens and received:
+            ratio = (charged - completion) / received
             self.ratio = _WEIGHT_OF_PAST * self.ratio + (1 - _WEIGHT_OF_PAST) * ratio
-        if usage.completion_tokens:
-            self.answer = _WEIGHT_OF_PAST * self.answer + (1 - _WEIGHT_OF_PAST) * usage.completion_tokens
+        if completion:
+            self.answer = _WEIGHT_OF_PAST * self.answer + (1 - _WEIGHT_OF_PAST) * completion
 
 
 class Limits:
@@ -126,7 +129,7 @@ class Limits:
         row[at + CHARGED] += charged
         if grant.reserved:
             client.tokens.add((charged - grant.reserved) * 60.0 / key.tokens_per_minute)
-        client.learn(ctx, usage)
+        client.learn(ctx, usage, charged)
         if grant.queued:
             self._admission.settle(ctx, cost(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens))
 
@@ -161,7 +164,7 @@ class Limits:
         wait_s = token_wait_s = each_s = 0.0
         if per_minute := key.requests_per_minute:
             each_s = 60.0 / per_minute
-            burst_s = max(key.burst_s, each_s)
+            burst_s = max(each_s, key.burst_s)
             wait_s, level = client.requests.take(each_s, now, burst_s, LONGEST_WAIT_S)
             lefts.append(("requests", per_minute, level / each_s, burst_s - level))
         if (per_minute := key.tokens_per_minute) and wait_s <= LONGEST_WAIT_S:
@@ -173,7 +176,7 @@ class Limits:
             elif each_s:
                 client.requests.add(-each_s)
         grant.headers = limit_headers(ctx.api, lefts)
-        due_s = max(wait_s, token_wait_s)
+        due_s = max(token_wait_s, wait_s)
         if due_s > LONGEST_WAIT_S:
             kind = "requests" if wait_s > LONGEST_WAIT_S else "tokens"
             self._board.limited(key.slot, kind)

@@ -1,7 +1,7 @@
 """The rules of BERTH_ROUTES at work: the first whose conditions all hold decides about a request; pure.
 
 They are compiled when the worker starts. A request costs two calls for any number of rules, one more for each rule with
-headers, and one each where rules ask for its parameters, the length of its prompt or the engines of its model: that is
+headers, and two each where rules ask for its parameters, the length of its prompt or the engines of its model: that is
 found out once, when the first rule needs it.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from berth.apis.base import ApiFormat, Headers, Immediate
-from berth.canonical import InferenceRequest
+from berth.canonical import InferenceRequest, Json
 from berth.dialects.requests.structured_output import CONSTRAINING
 from berth.plan import ApiKey, ModelRoute, Plan, RoutingRule
 from berth.plan.routing import directed, models_on, pattern
@@ -141,15 +141,21 @@ def parameters(request: InferenceRequest | Immediate) -> frozenset[str]:
     logprobs = body.get("logprobs")  # 0 asks for those of the tokens alone
     if (logprobs is not None and logprobs is not False) or body.get("prompt_logprobs") is not None:
         found.add("logprobs")
-    for message in body.get("messages", ()):
-        content = message.get("content")
-        for part in content if isinstance(content, list) else ():
-            kind = part.get("type", "")
-            if "image" in kind:
-                found.add("image")
-            elif "audio" in kind:
-                found.add("audio")
+    for part in parts_of(body):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str):
+            found |= {name for name in ("image", "audio") if name in kind}
     return frozenset(found)
+
+
+def parts_of(body: Json) -> list[Any]:
+    """Of the contents of all messages. An API checks its own fields, and lets others pass: they may be anything."""
+    parts: list[Any] = []
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        parts += content if isinstance(content, list) else (content,)
+    return parts
 
 
 def prompt_tokens(request: InferenceRequest | Immediate) -> int:
@@ -163,11 +169,9 @@ def prompt_tokens(request: InferenceRequest | Immediate) -> int:
     for name in _PROMPTS:
         value = body.get(name)
         texts += value if isinstance(value, list) else (value,)
-    for message in body.get("messages", ()):
-        content = message.get("content")
-        for part in content if isinstance(content, list) else (content,):
-            texts.append(part.get("text") if isinstance(part, dict) else part)
-    for text in texts:
+    texts += parts_of(body)
+    for given in texts:
+        text = given.get("text") if isinstance(given, dict) else given
         if isinstance(text, str):
             size += len(text.encode("utf-8", "surrogatepass"))
         elif isinstance(text, int):

@@ -11,7 +11,6 @@ from starlette.types import Scope, Send
 
 from berth.capture import Capture, CaptureAction, CaptureRequest, Exchange, Message
 from berth.control_socket import ask
-from berth.errors import ControlError
 from berth.journal import BROKEN
 from berth.key_poll import KeyPoll
 from berth.log import log
@@ -42,9 +41,10 @@ class Captures:
         """None when the time is over: control may be gone."""
         if self.current is None or time.time() >= self.current.ends:
             return None
-        return Recording(scope, send, self._take)
+        return Recording(scope, send, self.take)
 
-    def _take(self, wanted: int) -> int:
+    def take(self, wanted: int) -> int:
+        """How many bytes a recording may keep."""
         given = min(wanted, self.room_bytes)
         self.room_bytes -= given
         return given
@@ -87,7 +87,7 @@ class Captures:
                     whole = await asyncio.to_thread(completed, exchange, recording, redactor)
                     added = CaptureRequest(action=CaptureAction.ADD, exchange=whole)
                     await ask(self._path, Request(capture=added))
-                except ControlError as error:
+                except Exception as error:  # noqa: BLE001 - the boundary of a capture: the worker continues
                     log.warning("captured request lost", request=exchange.id, reason=str(error))
                 finally:
                     self.room_bytes += recording.held_bytes

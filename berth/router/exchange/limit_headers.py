@@ -4,7 +4,7 @@ Each response to a client with limits has them, so names and forms are made once
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 
@@ -18,10 +18,15 @@ Left = tuple[
 
 def limit_headers(api: ApiFormat, lefts: Sequence[Left]) -> Pairs:
     """Ollama's and TGI's clients know none."""
-    name = type(getattr(api, "of_any", api)).__module__.split(".")[2]
+    return writer_of(type(getattr(api, "of_any", api)).__module__)(lefts)
+
+
+@cache
+def writer_of(module: str) -> Callable[[Sequence[Left]], Pairs]:
+    name = module.split(".")[2]
     if name in ("ollama", "tgi"):
-        return []
-    return anthropic_headers(lefts) if name == "anthropic" else openai_headers(lefts)
+        return lambda _lefts: []
+    return anthropic_headers if name == "anthropic" else openai_headers
 
 
 @cache
@@ -35,11 +40,7 @@ def openai_headers(lefts: Sequence[Left]) -> Pairs:
     pairs: Pairs = []
     for kind, limit, remaining, reset_s in lefts:
         limited, left, reset = _openai_names(kind, limit)
-        pairs += (
-            limited,
-            (left, b"%d" % int(remaining) if remaining > 0 else b"0"),
-            (reset, b"%dms" % int(reset_s * 1000)),
-        )
+        pairs += (limited, (left, b"%d" % remaining if remaining > 0 else b"0"), (reset, b"%dms" % (reset_s * 1000)))
     return pairs
 
 

@@ -8,10 +8,11 @@ nothing of a client's trace is passed on, since a span that nothing sends would 
 import os
 import random
 import re
+from binascii import unhexlify
 from collections.abc import Mapping
 from typing import Final
 
-from berth.journal import Trace, attempt_id
+from berth.journal import Trace
 from berth.plan import Tracing
 
 _TRACEPARENT: Final = re.compile(  # versions after 00 may have more at their end
@@ -19,7 +20,7 @@ _TRACEPARENT: Final = re.compile(  # versions after 00 may have more at their en
 )
 _LONGEST_STATE: Final = 512  # bytes of a tracestate that W3C asks to pass on
 _PRINTABLE: Final = re.compile(rb"[\x20-\x7e]+")
-_SAMPLED: Final = 1
+_SAMPLED: Final = b"13579bdf"  # last digits of flags
 
 
 class Traces:
@@ -38,20 +39,20 @@ class Traces:
         if given is None or found is None or (found[4] and given.startswith(b"00")):
             trace_id = self._bits(128).to_bytes(16)
             return Trace(trace_id, span_id, b"", int.from_bytes(trace_id[8:]) < self._bound)
-        trace_id, parent_id = bytes.fromhex(found[1].decode()), bytes.fromhex(found[2].decode())
-        if self._follows_parent:
-            sampled = bool(int(found[3], 16) & _SAMPLED)
-        else:
-            sampled = int.from_bytes(trace_id[8:]) < self._bound
-        state = headers.get(b"tracestate", b"")
+        trace, parent, flags = found.group(1, 2, 3)
+        trace_id, parent_id = unhexlify(trace), unhexlify(parent)
+        sampled = flags[1] in _SAMPLED if self._follows_parent else int.from_bytes(trace_id[8:]) < self._bound
+        if (state := headers.get(b"tracestate")) is None:
+            return Trace(trace_id, span_id, parent_id, sampled)
         kept = len(state) <= _LONGEST_STATE and _PRINTABLE.fullmatch(state)
         return Trace(trace_id, span_id, parent_id, sampled, state.decode() if kept else "")
 
 
 def headers(trace: Trace, attempt: int) -> dict[str, str]:
     """What the engine gets: its span, if it makes one, is a child of this attempt's."""
-    parent_id = attempt_id(trace.span_id, attempt).hex()
-    found = {"traceparent": f"00-{trace.trace_id.hex()}-{parent_id}-{trace.sampled:02d}"}
-    if trace.state:
-        found["tracestate"] = trace.state
+    trace_id, span_id, _, sampled, state = trace
+    parent_id = int.from_bytes(span_id) ^ attempt  # as journal.attempt_id
+    found = {"traceparent": f"00-{trace_id.hex()}-{parent_id:016x}-{'01' if sampled else '00'}"}
+    if state:
+        found["tracestate"] = state
     return found

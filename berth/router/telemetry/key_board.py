@@ -19,7 +19,7 @@ class KeyBoard:
         self.row = self._rows[board.index]
         for slot in range(shape.slots):  # of a worker that died
             self.row[slot * KEY_WIDTH + IN_FLIGHT] = 0.0
-        self._claims = -1
+        self._claimed, self._claims = board.claims, -1
         self._used: tuple[memoryview[float], ...] = ()
         # Counting first and looking then is exact only if processors do not read ahead of the writing: an atomic
         # operation in between.
@@ -28,8 +28,8 @@ class KeyBoard:
     @property
     def used(self) -> "tuple[memoryview[float], ...]":
         """The rows of all workers that have counted anything, dead ones included."""
-        if self._board.claims != self._claims:
-            self._claims = self._board.claims
+        if self._claimed[0] != self._claims:
+            self._claims = self._claimed[0]
             live = self._board.live_indexes
             used = [row for index, row in enumerate(self._rows) if index in live or row.tobytes().strip(b"\0")]
             self._used = tuple(used)

@@ -32,7 +32,7 @@ from berth.state import ReplicaState, ReplicaStatus, State
 
 # Of all APIs: TGI has 422 and 424, Anthropic 529.
 STATUSES = (
-    *(200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 424, 426, 429, CLIENT_GONE),
+    *(200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 424, 426, 429, CLIENT_GONE),
     *(500, 501, 502, 503, 508, 529),
 )
 TOKENS = ("prompt", "completion", "cached")

@@ -113,12 +113,12 @@ def quantile(counts: Counts, share: float) -> float | None:
 
 def quantile_metrics(plan: Plan, latest: Latest) -> Iterator[Metric]:
     """Of the last minutes. What had no response has no sample."""
-    text = "Quantiles of the last five minutes, at most 6 % off: "
-    labels = ("quantity", "quantile")
-    by_model = GaugeMetricFamily("berth_request_quantile_seconds", f"{text}by model.", labels=("model", *labels))
+    text = "Percentiles of the last five minutes, at most 6 % off: "
+    labels = ("quantity", "percentile")  # "quantile" is reserved for summaries
+    by_model = GaugeMetricFamily("berth_request_percentile_seconds", f"{text}by model.", labels=("model", *labels))
     engines = {one.name: one.engine.value for one in plan.replicas}
     by_replica = GaugeMetricFamily(
-        "berth_replica_quantile_seconds", f"{text}by replica.", labels=("replica", "engine", *labels)
+        "berth_replica_percentile_seconds", f"{text}by replica.", labels=("replica", "engine", *labels)
     )
     for metric, sides in (
         (by_model, [((model,), names) for model, names in latest.replicas.items()]),
@@ -129,5 +129,5 @@ def quantile_metrics(plan: Plan, latest: Latest) -> Iterator[Metric]:
                 counts = latest.of(names, quantity)
                 for share in QUANTILES:
                     if (found := quantile(counts, share)) is not None:
-                        metric.add_metric((*values, quantity, str(share)), found)
+                        metric.add_metric((*values, quantity, f"p{round(share * 100)}"), found)
         yield metric

@@ -115,9 +115,10 @@ class RequestJournal:
         codes = (0, ctx.attempts, flags, self.running[ctx], self._operations[request.operation], OVER, trace.sampled)
         replica = NONE if ctx.served_by is None else self._replicas[ctx.served_by.name]
         previous = NONE if ctx.previous is None else self._replicas[ctx.previous.name]
-        spans = (trace.trace_id, journal.attempt_id(trace.span_id, ctx.attempts), trace.span_id)
+        trace_id, span_id = trace[:2]
+        spans = (trace_id, (int.from_bytes(span_id) ^ ctx.attempts).to_bytes(8), span_id)  # as journal.attempt_id
         names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, 0, *spans)
-        texts = (ctx.request_id.encode(), outcome.value.encode())
+        texts = (ctx.request_id.encode(), outcome.encode())
         RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *texts, sequence)
 
     def refresh(self) -> Mapping[str, int]:

@@ -77,7 +77,7 @@ class Scoreboard:
         try:
             self._map = mmap.mmap(self._fd, 0)
             self._rows = _check(self._map, layout, path)
-            self._claims = memoryview(self._map)[_CLAIMS].cast("Q")
+            self.claims = memoryview(self._map)[_CLAIMS].cast("Q")  # [0]: how many there were; if it grows, others
             self._own = self._claim(path)
         except BaseException:
             os.close(self._fd)
@@ -88,18 +88,13 @@ class Scoreboard:
         self.row = self._all_rows[self._own]  # row[slot] += 1 is all that counting takes
         for slot in layout.gauges():  # of a worker that died
             self.row[slot] = 0.0
-        self._claims[0] += 1  # two at once may count as one, but both have their rows by then
+        self.claims[0] += 1  # two at once may count as one, but both have their rows by then
         self.refresh()
-
-    @property
-    def claims(self) -> int:
-        """How many workers there were: when it grows, there are others."""
-        return self._claims[0]
 
     @property
     def live_indexes(self) -> tuple[int, ...]:
         """The places of the rows in `live`."""
-        if self._claims[0] != self._seen:
+        if self.claims[0] != self._seen:
             self.refresh()
         return self._live_indexes
 
@@ -130,7 +125,7 @@ class Scoreboard:
     @property
     def live(self) -> "tuple[memoryview[float], ...]":
         """The rows of the live workers, as of the last `refresh`, and of those that have started since."""
-        if self._claims[0] != self._seen:
+        if self.claims[0] != self._seen:
             self.refresh()
         return self._live
 
@@ -141,7 +136,7 @@ class Scoreboard:
 
     def refresh(self) -> None:
         """Finds the live workers. A few system calls."""
-        self._seen = self._claims[0]  # first: a worker that starts in between causes another refresh
+        self._seen = self.claims[0]  # first: a worker that starts in between causes another refresh
         live = [self._own]
         for index in range(self._rows):
             query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, self._start(index), 1, 0)
@@ -167,7 +162,7 @@ class Scoreboard:
     def close(self) -> None:
         for row in self._all_rows:
             row.release()
-        self._claims.release()
+        self.claims.release()
         self._map.close()
         os.close(self._fd)
 

@@ -211,7 +211,7 @@ def _model(
     }
 
 
-def _start(state: ReplicaState) -> dict[str, Any]:
+def start_of(state: ReplicaState) -> dict[str, Any]:
     phases = dict(state.start_phases)
     how = "wake" if "wake" in phases else "load"
     return {"how": how, "seconds": round(sum(phases.values()), 2), "phases": phases}
@@ -238,7 +238,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float
         "memory_not_free": state.memory_not_free,
         "reason": state.reason or traffic.config_errors.get(replica.name, ""),
         "chosen_because": replica.reason,
-        "start": _start(state) if state.start_phases else None,
+        "start": start_of(state) if state.start_phases else None,
         "expected_s": state.expected_s,
         "left_s": left_s,
         "ready_at": round(now + left_s) if left_s is not None and state.begun else None,  # Unix seconds

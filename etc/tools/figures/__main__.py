@@ -12,6 +12,7 @@ from etc.tools.figures.budget import excesses, measured
 from etc.tools.figures.census import is_within, take
 from etc.tools.figures.helpers import one_use_helpers
 from etc.tools.figures.imports import folders
+from etc.tools.figures.router_walks import TRANSLATED
 from etc.tools.figures.scenes import ROOT, walks_of
 from etc.tools.figures.source import read_package
 from etc.tools.figures.system_calls import is_available, system_calls
@@ -25,6 +26,7 @@ WALKS = {  # name -> the scene that it is from, and what it is
     "anthropic": ("router", "the same chat in Anthropic's API"),
     "anthropic-stream": ("router", "the same, streamed: three tokens"),
     "anthropic-token": ("router", "one token in the middle of a stream"),
+    **{f"{name}-token": ("router", f"the same in {path}") for name, (path, _, _) in TRANSLATED.items()},
     "plan": ("boot", "berth plan: from BERTH_MODELS to argv, on the CPU"),
     "boot": ("boot", "berth boot until its files are written"),
     "death": ("control", "an engine dies, until the new State is published"),

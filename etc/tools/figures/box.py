@@ -78,7 +78,7 @@ def box() -> Iterator[Box]:
 
 def run_command(words: list[str], environ: Mapping[str, str]) -> str:
     """Runs the command `berth` in this process; its output. RuntimeError unless it succeeds."""
-    from berth.cli import main  # noqa: PLC0415 - after Granian has been replaced
+    from berth.cli.main import main  # noqa: PLC0415 - after Granian has been replaced
 
     output, before = io.StringIO(), dict(os.environ)
     os.environ.clear()

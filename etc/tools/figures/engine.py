@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,7 +36,7 @@ class Engine:
             while head := await read_head(reader):
                 body = await reader.readexactly(int(head.get("content-length", "0")))
                 if json.loads(body or b"{}").get("stream"):
-                    await self._stream(writer)
+                    await self._stream(writer, _frame if "/chat/" in head[""] else _text_frame)
                 else:
                     writer.write(_whole())
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -44,28 +44,29 @@ class Engine:
         finally:
             writer.close()
 
-    async def _stream(self, writer: asyncio.StreamWriter) -> None:
+    async def _stream(self, writer: asyncio.StreamWriter, frame: Callable[..., bytes]) -> None:
         writer.write(
             b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
             b"transfer-encoding: chunked\r\n\r\n"
         )
-        writer.write(_chunk(_frame({"role": "assistant", "content": ""})))
+        if frame is _frame:
+            writer.write(_chunk(_frame({"role": "assistant", "content": ""})))
         while await self._steps.get():
-            writer.write(_chunk(_frame({"content": WORD})))
-        writer.write(_chunk(_frame({"content": ""}, finish="stop")))
+            writer.write(_chunk(frame({"content": WORD})))
+        writer.write(_chunk(frame({"content": ""}, finish="stop")))
         writer.write(_chunk(_event({**_HEAD, "object": "chat.completion.chunk", "choices": [], "usage": _USAGE})))
         writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
 
 async def read_head(reader: asyncio.StreamReader) -> dict[str, str]:
-    """The header fields of the next message; empty at the end of the connection."""
+    """The header fields of the next message, and under "" its first line; empty at the end of the connection."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return {}
-    lines = head.decode("latin-1").split("\r\n")[1:-2]
+    first, *lines = head.decode("latin-1").split("\r\n")[:-2]
     pairs = (line.partition(":") for line in lines)
-    return {"": "", **{name.strip().lower(): value.strip() for name, _, value in pairs}}
+    return {"": first, **{name.strip().lower(): value.strip() for name, _, value in pairs}}
 
 
 def _whole() -> bytes:
@@ -87,6 +88,11 @@ def _whole() -> bytes:
 def _frame(delta: dict[str, Any], finish: str | None = None) -> bytes:
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish, "token_ids": None}
     return _event({**_HEAD, "object": "chat.completion.chunk", "choices": [choice]})
+
+
+def _text_frame(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "text": delta["content"], "logprobs": None, "finish_reason": finish, "stop_reason": None}
+    return _event({**_HEAD, "object": "text_completion", "choices": [choice]})
 
 
 def _event(document: dict[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ is served.
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import granian
@@ -33,6 +33,12 @@ CHAT: dict[str, Any] = {"model": "chat", "messages": [{"role": "user", "content"
 OPENAI = ("/v1/chat/completions", CHAT, "")
 ANTHROPIC = ("/v1/messages", {**CHAT, "max_tokens": 64}, "anthropic-version: 2023-06-01\r\n")
 Api = tuple[str, dict[str, Any], str]
+TRANSLATED: Mapping[str, Api] = {  # besides Anthropic's
+    "responses": ("/v1/responses", {"model": "chat", "input": "Hello"}, ""),
+    "ollama-chat": ("/api/chat", CHAT, ""),
+    "ollama-generate": ("/api/generate", {"model": "chat", "prompt": "Hello"}, ""),
+    "tgi": ("/generate_stream", {"model": "chat", "inputs": "Hello"}, ""),
+}
 
 
 def router_walks(box: Box, recorder: Recorder) -> dict[str, Walk]:
@@ -84,6 +90,7 @@ async def _walk(app: Any, recorder: Recorder, engine: Engine) -> dict[str, Walk]
         idle = recorder.stop_idle()
         chat, tokens = await _stream(client, engine, recorder, OPENAI)
         messages, anthropic_tokens = await _stream(client, engine, recorder, ANTHROPIC)
+        tokens_of = {f"{name}-token": await _tokens(client, engine, recorder, api) for name, api in TRANSLATED.items()}
         return {
             "idle-period": usual(periods(idle)),
             "chat": await _whole(client, recorder, OPENAI),
@@ -92,6 +99,7 @@ async def _walk(app: Any, recorder: Recorder, engine: Engine) -> dict[str, Walk]
             "anthropic": await _whole(client, recorder, ANTHROPIC),
             "anthropic-stream": messages,
             "anthropic-token": anthropic_tokens,
+            **tokens_of,
         }
     finally:
         client.close()
@@ -110,17 +118,22 @@ async def _whole(client: "Client", recorder: Recorder, api: Api) -> Walk:
 
 
 async def _stream(client: "Client", engine: Engine, recorder: Recorder, api: Api) -> tuple[Walk, Walk]:
-    """A stream of three tokens, and one token in the middle of a long stream."""
+    """A stream of three tokens, and one token."""
     short = []
     for _ in range(REPEATS):
         recorder.start()
         await client.stream(api, engine, 3, lambda: None)
         short.append(recorder.stop())
+    return usual(short), await _tokens(client, engine, recorder, api)
+
+
+async def _tokens(client: "Client", engine: Engine, recorder: Recorder, api: Api) -> Walk:
+    """One token in the middle of a long stream."""
     rows: list[Walk] = []
     recorder.start()
     await client.stream(api, engine, TOKENS, lambda: rows.append(recorder.take()))
     recorder.stop()
-    return usual(short), usual(rows[TOKENS // 2 :])
+    return usual(rows[TOKENS // 2 :])
 
 
 class Client:

@@ -20,13 +20,18 @@ from pathlib import Path
 
 from berth.state import ReplicaStatus
 from etc.tools.figures.engine import Engine
-from etc.tools.figures.router_walks import OPENAI, Client
+from etc.tools.figures.router_walks import ANTHROPIC, OPENAI, TRANSLATED, Client
 from etc.tools.rivals.profiling import calls
 from tests.fakes.ports import free_port
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state
 
-NAMES = (REQUEST, TOKEN) = ("system calls for a plain chat", "system calls for a token")
+NAMES = (REQUEST, TOKEN, TRANSLATED_TOKEN) = (
+    *("system calls for a plain chat", "system calls for a token"),
+    "system calls for a translated token",  # on average over the client APIs
+)
 REQUESTS, TOKENS = 200, 250
+TRANSLATED_TOKENS = 60  # of each API
+APIS = (ANTHROPIC, *TRANSLATED.values())
 ROUNDS = 3  # the least counts: other work only adds calls
 IDLE_S = 2.0
 _ATTACH_S = 1.0
@@ -61,6 +66,10 @@ async def _count(router: RouterProcess, engine_port: int) -> dict[str, float]:
     async def tokens() -> None:
         await client.stream(OPENAI, engine, TOKENS, lambda: None)
 
+    async def translated_tokens() -> None:
+        for api in APIS:
+            await client.stream(api, engine, TRANSLATED_TOKENS, lambda: None)
+
     async with engine.listening(engine_port):
         try:
             await asyncio.to_thread(router.await_answer)
@@ -71,12 +80,14 @@ async def _count(router: RouterProcess, engine_port: int) -> dict[str, float]:
             idle = count / seconds
             by_request = [await _traced(worker, chats) for _ in range(ROUNDS)]
             by_token = [await _traced(worker, tokens) for _ in range(ROUNDS)]
+            by_translated = [await _traced(worker, translated_tokens) for _ in range(ROUNDS - 1)]
             client.close()
         finally:
             await asyncio.to_thread(router.end)
+    counted = (by_request, REQUESTS), (by_token, TOKENS), (by_translated, len(APIS) * TRANSLATED_TOKENS)
     return {
-        REQUEST: round(min(count - idle * seconds for count, seconds in by_request) / REQUESTS, 1),
-        TOKEN: round(min(count - idle * seconds for count, seconds in by_token) / TOKENS, 1),
+        name: round(min(count - idle * seconds for count, seconds in rounds) / units, 1)
+        for name, (rounds, units) in zip(NAMES, counted, strict=True)
     }
 
 

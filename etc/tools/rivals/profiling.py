@@ -1,7 +1,8 @@
 """Where a worker of Berth spends its time under each load, from up to three sides, each with a run of its own.
 
-1. py-spy: the Python functions that hold the interpreter. 2. perf, where it is installed: the libraries, and the
-kernel. 3. strace, where it is installed: system calls per request or token (its times say nothing, its counts do).
+1. py-spy: the Python functions that hold the interpreter, as a table and as a flame picture. 2. perf, where it is
+installed: the libraries, and the kernel. 3. strace, where it is installed: system calls per request or token (its times
+say nothing, its counts do).
 """
 
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 from etc.tools.rivals import accounting, install, loads, routers
 from etc.tools.rivals.compare import Say
 from etc.tools.rivals.failure import BenchError
+from etc.tools.rivals.flame import picture
 from etc.tools.rivals.measure import generator
 from etc.tools.rivals.routers import Router
 from etc.tools.rivals.table import table
@@ -85,9 +87,12 @@ class Profiler:
         program = install.packages("py-spy") / "bin/py-spy"
         options = ["--rate", str(_RATE), "--format", "raw", "--function", "--gil", "--duration", f"{self._seconds:.0f}"]
         self._beside(load, [str(program), "record", "--pid", str(self._worker), *options, "--output", str(file)])
-        found = shares(file.read_text().splitlines())
+        stacks = file.read_text().splitlines()
+        found, flames = shares(stacks), file.with_suffix(".svg")
+        flames.write_text(picture(stacks, f"Berth, one worker, {loads.TITLES[load]}"))
         rows = [[one.function, f"{one.own:.1%}", f"{one.total:.1%}"] for one in found[:_SHOWN]]
-        return f"{table(['Python function', 'itself', 'with callees'], rows)}\n(all stacks: {file})"
+        functions = table(["Python function", "itself", "with callees"], rows)
+        return f"{functions}\n(flame picture: {flames}, all stacks: {file})"
 
     def _libraries(self, load: str) -> str:
         _need("perf")

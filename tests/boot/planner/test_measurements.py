@@ -14,7 +14,7 @@ from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.measurements import LEFT_OUT
 from berth.boot.planner.table import plan_table
 from berth.measured import Measured, Measurement
-from berth.plan import EngineName, Load, Plan
+from berth.plan import EngineName, Importance, Load, Plan
 from tests.fakes.machine import CPU_ENGINES, GIB, QWEN_8B, engine, gpu, gpus, host_info
 
 VLLM = EngineSpec(engine=EngineName.VLLM)
@@ -90,6 +90,7 @@ def test_doctor_shows_the_estimate_beside_what_was_measured() -> None:
             "idle_stop_s": 1.0,
             "min_residency_s": 1.0,
             "max_wait_s": 1.0,
+            "priority": Importance.LOW,
         },
         {"pin": True},
         {"variant": "auto"},

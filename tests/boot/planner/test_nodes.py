@@ -80,6 +80,7 @@ def test_the_place_decides_where_several_addresses_are_this_box() -> None:
 def test_a_network_that_is_hardly_meant_is_named(own: tuple[Interface, ...], warned: str) -> None:
     found = fabric_warnings(Nodes(boxes=BOXES, rank=0, interface=own[0].name), own)
     assert [warned in note for note in found] == [True] * bool(warned)
+    assert fabric_warnings(Nodes(boxes=BOXES, rank=0, interface="gone"), own) == []
 
 
 def test_two_boxes_hold_what_one_cannot() -> None:

@@ -29,8 +29,11 @@ def first(spec: ModelSpec = CHAT) -> Revision:
 
 def migrated(spec: ModelSpec = CHAT) -> Revision:
     one = first(spec)
-    says = {**one.says, "engines": "sglang, vllm"}
-    return replace(one, number=2, by=Author.MIGRATE, order=(1, 0), says=says, at=1_764_000_000)
+    names = one.engines[::-1]
+    says = {**one.says, "engines": ", ".join(names)}
+    return replace(
+        one, number=2, by=Author.MIGRATE, order=(1, 0), engines=names, says=says, at=1_764_000_000
+    )  # fmt: skip
 
 
 def test_a_model_without_a_history_has_its_first_revision() -> None:
@@ -163,3 +166,15 @@ def test_adapters_and_the_commit_are_in_a_revision() -> None:
 
     assert one.versions["source"] == "0123456789ab"
     assert says(spec, b"")["adapters"] == "support=/adapters/support"
+
+
+def test_the_same_engine_twice_is_named_by_its_arguments() -> None:
+    spec = replace(CHAT, engines=(VLLM, replace(VLLM, args=("--max-num-seqs", "4"))))
+    two = replace(migrated(spec), base=first(spec).base)
+
+    assert first(spec).engines == ("vllm", "vllm --max-num-seqs 4")
+    plan = plan_of(spec, first(spec), two)
+    assert plan.revisions == (two,)
+    assert plan.replica(plan.models[0].replicas[0]).launch is not None
+    written = replace(spec, engines=spec.engines[::-1])
+    assert plan_of(written, first(spec), two).revisions[0].number == 2

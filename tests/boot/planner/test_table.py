@@ -13,7 +13,7 @@ from berth.boot.config.settings import Settings
 from berth.boot.planner.build import make_plan
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.table import LABEL, VALUE, WIDTH, plan_table
-from berth.plan import Adapter, EngineName, GpuInventory, Launch, Plan, Standby
+from berth.plan import Adapter, EngineName, GpuInventory, Launch, Plan, RoutingRule, Standby
 from berth.units import size
 from tests.fakes.api_keys import api_keys
 from tests.fakes.machine import BGE_M3, CPU_ENGINES, GIB, QWEN_8B, gpu, gpus, host_info
@@ -305,3 +305,16 @@ def test_programs_get_what_decided_too() -> None:
     assert Plan.from_json(plan.to_json()) == plan
     unsized = replace(host_info(*gpus(1)), describe=lambda _spec: replace(QWEN_8B, source="a/b", weights_bytes=None))
     assert make_plan(Settings(models=(ONE,)), unsized).replicas[0].origins["weights"] == "unknown"
+
+
+def test_shows_the_rules_for_requests() -> None:
+    rules = (RoutingRule(name="batch", path="/batch", engine="sim", only=True), RoutingRule(name="2", priority="low"))
+    model = ModelSpec(name="m", source="any", engines=(SIM,))
+    plan = make_plan(Settings(models=(model,), api_keys=KEYS, routes=rules), host_info())
+
+    lines = plan_table(plan).splitlines()
+    start = lines.index("Rules: the first that matches decides")
+    assert lines[start + 1 :][:2] == [
+        "  - batch: path: /batch -> engine: sim, only: true",
+        "  - 2: always -> priority: low",
+    ]

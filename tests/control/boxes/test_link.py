@@ -76,6 +76,14 @@ def two() -> tuple[Nodes, Nodes]:
     return Nodes(boxes=boxes, rank=0, interface="lo"), Nodes(boxes=boxes, rank=1, interface="lo")
 
 
+async def settled() -> None:
+    """No connection is open."""
+    while True:
+        await asyncio.sleep(0.05)  # one that was accepted just now
+        if not any("Boxes._serve" in repr(task.get_coro()) for task in asyncio.all_tasks()):
+            return
+
+
 @asynccontextmanager
 async def running(*sides: Side) -> AsyncIterator[None]:
     try:
@@ -83,12 +91,11 @@ async def running(*sides: Side) -> AsyncIterator[None]:
             one.tasks.append(asyncio.ensure_future(one.boxes.run()))
         yield
     finally:
-        for one in sides:
+        for one in reversed(sides):  # who asks first: then every connection has been answered
             for task in one.tasks:
                 task.cancel()
             await asyncio.wait(one.tasks)
-        while open_ := [task for task in asyncio.all_tasks() if "Boxes._serve" in repr(task.get_coro())]:
-            await asyncio.wait(open_)
+            await settled()
 
 
 def orders(head: Side, other: Side) -> int:
@@ -150,7 +157,11 @@ async def test_silence_ends_the_ranks_on_both_sides() -> None:
         other.becomes(S.READY)
         head.becomes(S.READY, generation=generation)
         await until(lambda: not other.ends() and not head.ends())
-        for task in (*head.tasks, *other.tasks):
+        for task in other.tasks:
+            task.cancel()
+        await asyncio.wait(other.tasks)
+        await settled()
+        for task in head.tasks:
             task.cancel()
         await until(lambda: bool(head.ends()) and bool(other.ends()))
         assert "no message for" in head.ends()["m-sim"].reason

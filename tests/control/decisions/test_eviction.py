@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -18,7 +18,7 @@ from berth.control.operations.store import Operations
 from berth.control.probes import Health
 from berth.control.supervisord_client import Process, ProcessState
 from berth.operations import Action, Change, DenialCode, OperationState
-from berth.plan import Launch, Load, ModelRoute, Restarts, Standby, Task
+from berth.plan import Importance, Launch, Load, ModelRoute, Restarts, Standby, Task
 from berth.room import short
 from berth.state import ReplicaStatus
 from tests.control.decisions.test_requests import DEAD
@@ -54,6 +54,7 @@ class Box:
     max_wait_s: float = 60.0
     now: float = 1000.0
     broken: frozenset[str] = frozenset()
+    priorities: Mapping[str, Importance] = field(default_factory=dict)
     unfree: frozenset[str] = frozenset()  # models whose memory something else holds
     clients: list[Client] = field(default_factory=list)
     loads: Counter[str] = field(default_factory=Counter)
@@ -71,6 +72,7 @@ class Box:
                 room={0: size},
                 min_residency_s=self.min_residency_s,
                 max_wait_s=self.max_wait_s,
+                priority=self.priority(name),
             )
             for name, size in self.sizes.items()
         )
@@ -86,6 +88,9 @@ class Box:
         self.released: dict[str, float] = {}
         self.used: dict[str, float] = dict.fromkeys(self.sizes, self.now)
         self.operations = Operations(EventRing(), last_used_at=self.used, wall=lambda: self.now)
+
+    def priority(self, name: str) -> Importance:
+        return self.priorities.get(name, Importance.NORMAL)
 
     @property
     def pins(self) -> list[str]:
@@ -149,6 +154,11 @@ class Box:
             self.turn()
         return self
 
+    def until_idle(self, longest_s: float) -> None:
+        ends = self.now + longest_s
+        while self.now < ends and (self.operations.running or any(one.ended is None for one in self.clients)):
+            self.turn()
+
     def turn(self) -> None:
         self.now += TURN_S
         self._engines()
@@ -162,7 +172,10 @@ class Box:
             if decision in (residency.Decision.EVICT, residency.Decision.EVICT_TO_SLEEP):
                 assert model not in self.pins
                 waited = [self.now - one.created_at for one in self.operations.running if one.model == other]
-                assert not self.running(model) or max(waited) >= self.max_wait_s, "a busy model leaves too early"
+                ranks = [list(Importance).index(self.priority(name)) for name in (model, other)]
+                outranked, protected = ranks[0] > ranks[1], ranks[0] < ranks[1]
+                is_late = max(waited) >= self.max_wait_s and not protected
+                assert not self.running(model) or outranked or is_late, "a busy model leaves too early"
                 self.swaps.append((self.now, model))
             self.operations.decided(decision, model, other, self.observation(), self.now)
         self.operations.settle(self.observation(), (), self.now)
@@ -242,6 +255,55 @@ def test_the_least_recently_used_leaves_and_as_few_as_suffice() -> None:
     box.request("e")
     box.turns(20)
     assert box.loaded() == {"d", "e"}
+
+
+RANKED = {"high": Importance.HIGH, "low": Importance.LOW}
+
+
+def test_model_of_lower_priority_leaves_at_once_and_ends_its_requests() -> None:
+    box = Box({"high": 6, "low": 6, "normal": 6}, priorities=RANKED)
+    stream = box.request("low", seconds=100)
+    box.turns(14)
+    assert box.status("low") is S.READY
+    box.request("normal")
+    box.turns(1)
+    high = box.request("high")
+    box.turns(3)
+    assert box.status("low") is S.DRAINING
+    box.turns(130)
+    assert (stream.error, stream.ended is not None) == ("", True)
+    assert high.started is not None
+    assert box.loads["normal"] == 0 or box.clients[1].started is None or box.clients[1].started > high.started
+
+
+def test_model_of_higher_priority_stays_while_it_is_used_and_then_yields() -> None:
+    box = Box({"high": 6, "low": 6}, priorities=RANKED, max_wait_s=5)
+    for _ in range(12):
+        box.request("high", seconds=8)
+        box.turns(14)
+    low = box.request("low")
+    for _ in range(6):
+        box.request("high", seconds=8)
+        box.turns(14)
+    assert (box.status("high"), low.started) == (S.READY, None)
+    box.turns(8 + eviction.YIELDS_S + LOAD_S + RELEASE_S + 10)
+    assert low.ended is not None
+
+
+def test_low_priority_gets_its_turns_beside_a_chat() -> None:
+    box, dice = Box({"high": 6, "low": 6}, priorities=RANKED, load_s=3.0), random.Random(1)
+    batch, chats = [box.request("low", seconds=2.0)], list[Client]()
+    end, next_chat = box.now + 1800, box.now
+    while box.now < end:
+        if box.now >= next_chat:
+            chats.append(box.request("high", seconds=dice.uniform(1, 6)))
+            next_chat = box.now + dice.expovariate(0.03)
+        if batch[-1].ended is not None:
+            batch.append(box.request("low", seconds=2.0))
+        box.turn()
+    waits = [one.started - one.since for one in chats if one.started is not None]
+    assert len(batch) > 100  # an hour: 200
+    assert sum(waits) / len(waits) < 10
 
 
 def test_dry_run_shows_what_would_make_room() -> None:
@@ -385,6 +447,18 @@ def test_model_that_fails_to_load_gives_its_room_back() -> None:
     assert again.ended is not None
 
 
+def test_model_that_has_failed_takes_no_room_from_others() -> None:
+    box = Box({"a": 6, "b": 6}, broken=frozenset({"b"}))
+    box.request("b")
+    box.turns(60)
+    box.request("a")
+    box.turns(100)
+    assert (box.status("a"), box.status("b")) == (S.READY, S.FAILED)
+    refused = box.request("b")
+    box.turns(100)
+    assert (refused.error, box.loaded(), box.swaps) == ("model_failed", {"a"}, [])
+
+
 @pytest.mark.parametrize("load_s", [4.0, 10.0, 40.0])
 def test_two_models_that_alternate_swap_seldom(load_s: float) -> None:
     box = Box({"a": 6, "b": 6}, load_s=load_s, max_wait_s=5)
@@ -421,8 +495,8 @@ SIZES = st.dictionaries(st.sampled_from("abcde"), st.integers(2, 10), min_size=2
 @given(sizes=SIZES, seed=st.integers(0, 2**32))
 def test_every_request_is_answered_whatever_happens(sizes: dict[str, int], seed: int) -> None:
     """`_check` and `_apply` look at each turn for conflicts, cut requests and early starts."""
-    box, dice = Box(sizes, max_wait_s=20), random.Random(seed)
-    names = sorted(sizes)
+    dice, names = random.Random(seed), sorted(sizes)
+    box = Box(sizes, max_wait_s=20, priorities={name: dice.choice(list(Importance)) for name in names})
     for _ in range(60):
         event, name = (
             dice.choice(["request"] * 6 + ["pin", "unpin", "load", "unload", "cancel", "die", "restart control"]),
@@ -446,8 +520,8 @@ def test_every_request_is_answered_whatever_happens(sizes: dict[str, int], seed:
         box.turns(dice.uniform(0.5, 20))
     for name in names:
         box.ask(Action.UNPIN, name)
-    longest = len(names) * (max(30, 3 * LOAD_S) + 20 + 40 + LOAD_S + RELEASE_S + 20)
-    box.turns(longest)
+    longest = 2 * len(names) * (max(30, 3 * LOAD_S) + 20 + 40 + LOAD_S + RELEASE_S + 20)
+    box.until_idle(longest)
     assert [one for one in box.clients if one.ended is None] == []
     assert not box.operations.running
 

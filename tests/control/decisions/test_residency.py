@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from berth.control.decisions.eviction import Demand, Moment
 from berth.control.decisions.records import LIVE
-from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, Decision, decide
+from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, Decision, Idle, decide, of_model
 from berth.operations import Action, DenialCode, Keep
 from berth.plan import Load, Standby
 from berth.state import Cause, ChangeKind, ReplicaStatus
@@ -111,6 +111,14 @@ def test_pinned_model_is_not_unloaded() -> None:
 
     assert world.turns(500).statuses() == [S.READY]
     assert world.denied(Action.UNLOAD) is DenialCode.PINNED
+
+
+@pytest.mark.parametrize("status", [one for one in S if one not in (S.READY, S.ASLEEP)])
+def test_idle_time_does_not_count_while_it_is_not_ready(status: ReplicaStatus) -> None:
+    world = TwoStages(count=1)
+    records = [replace(world.records["r0"], status=status)]
+    demand = Demand(waiting=0, last_used_at=world.now - 1e6)
+    assert of_model(records, demand, None, Idle(unload_s=1, stop_s=1), world.now) is None
 
 
 def test_request_during_the_drain_cancels_the_unload() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.cli import main
+from berth.cli.main import main
 from berth.plan import Author, Plan, Revision, RevisionState
 from berth.revisions import keep, path
 from tests.fakes.plans import make_plan, make_replica

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.cli import main
+from berth.cli.main import main
 from berth.control.operations.server import serve
 from berth.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
 from berth.operations import Action, Denial, DenialCode, Operation, OperationState, Reply, Request, Step

@@ -80,14 +80,17 @@ class AdmissionSetup:
         priority: Priority = Priority.NORMAL,
         owner: int = 0,
         headers: Headers = NO_HEADERS,
+        engine: str = "",
+        only: bool = False,
     ) -> RequestContext:
+        """`engine`, `only`: as a rule has decided."""
         request = InferenceRequest(operation=Operation.CHAT, model=model, body={}, stream=stream)
         inflight = InflightRequests().begin(asyncio.Event().wait, self._send)  # type: ignore[arg-type] # never received from
         ctx = RequestContext(OpenaiChat(), "x", inflight)
         ctx.headers = headers
         ctx.accept(
             request,
-            next(one for one in self.plan.routes if one.name == model),
+            replace(next(one for one in self.plan.routes if one.name == model), engine=engine, only=only),
             priority=priority,
             key=ApiKey(name=str(owner), slot=owner),
         )
@@ -168,6 +171,25 @@ async def test_requests_of_a_model_without_limit_are_not_queued(setup: Admission
 
 async def test_uses_next_replica_when_first_has_no_free_slot(setup: AdmissionSetup) -> None:
     assert [(await setup.enter("mixed")).result() for _ in range(3)] == ["mixed-a", "mixed-b", "mixed-b"]
+
+
+async def test_the_engine_of_a_rule_is_first_while_it_has_a_free_slot(setup: AdmissionSetup) -> None:
+    got = [(await setup.enter("pair", engine="pair-b")).result() for _ in range(2)]
+    assert got == ["pair-b", "pair-a"]
+
+
+async def test_a_request_that_waits_for_one_engine_alone_holds_up_no_other(setup: AdmissionSetup) -> None:
+    first, second = [await setup.enter("pair", engine="pair-a", only=True) for _ in range(2)]
+    third = await setup.enter("pair")
+    assert (first.result(), second.done(), third.result()) == ("pair-a", False, "pair-b")
+
+    fourth = await setup.enter("pair")
+    setup.leave("pair-b")
+    await turns()
+    assert (second.done(), fourth.result()) == (False, "pair-b")
+    setup.leave("pair-a")
+    await turns()
+    assert second.result() == "pair-a"
 
 
 async def test_queues_excess_requests_and_serves_the_oldest_first(setup: AdmissionSetup) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import dataclasses
+import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -28,14 +30,15 @@ from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from tests.fakes.key_board import key_board
-from tests.fakes.router import make_plan, replica
+from tests.fakes.router import LIMITS, make_plan, replica
 
 pytestmark = pytest.mark.anyio
 
 
 class Setup:
-    def __init__(self, folder: Path) -> None:
-        self.plan = make_plan(str(folder), [replica("m-a", "http://127.0.0.1:1")])
+    def __init__(self, folder: Path, **limits: Any) -> None:
+        own = dataclasses.replace(LIMITS, **limits)
+        self.plan = make_plan(str(folder), [replica("m-a", "http://127.0.0.1:1")], limits=own)
         Scoreboard.create(self.plan.paths.scoreboard, layout(self.plan), rows=1)
         self.board = Scoreboard(self.plan.paths.scoreboard, layout(self.plan))
         self.keys = key_board(self.board, self.plan)
@@ -75,6 +78,31 @@ async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
 
 def key(**fields: Any) -> ApiKey:
     return ApiKey(**{"name": "alice", "slot": 1, **fields})
+
+
+MOST_CALLS = {"none": 8, "all": 24}  # functions of Berth, for a request from its beginning to its end
+
+
+@pytest.mark.parametrize("limits", MOST_CALLS)
+async def test_a_request_far_from_its_limits_costs_few_calls(setup: Setup, limits: str) -> None:
+    many = {"requests_per_minute": 10**9, "tokens_per_minute": 10**9, "concurrency": 9, "tokens_per_day": 10**9}
+    ctx = setup.call(key(**(many if limits == "all" else {})))
+    calls = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal calls
+        calls += event == "call" and "/berth/" in frame.f_code.co_filename
+
+    for _ in range(2):  # the first time finds more out
+        calls = 0
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            await setup.limits.admit(ctx)
+            setup.end(ctx, prompt=100, completion=10)
+        finally:
+            sys.setprofile(before)
+    assert 0 < calls <= MOST_CALLS[limits]
 
 
 async def test_rate_lets_a_burst_pass_and_the_next_one_wait(setup: Setup) -> None:
@@ -223,9 +251,7 @@ async def test_a_client_that_leaves_gives_its_place_to_the_next(setup: Setup) ->
 
 
 async def test_waiting_for_a_place_ends(tmp_path: Path) -> None:
-    setup = Setup(tmp_path)
-    object.__setattr__(setup.plan.limits, "queue_timeout_s", 0.05)
-    object.__setattr__(setup.plan.limits, "queue_size", 1)
+    setup = Setup(tmp_path, queue_timeout_s=0.05, queue_size=1)
     limited = key(concurrency=1)
     await setup.limits.admit(setup.call(limited))
     patient = asyncio.create_task(setup.limits.admit(setup.call(limited)))

@@ -66,8 +66,8 @@ TWENTY = [
     ("path: /p{n}", []),
     ("key: k{n}", []),
     ("alias: a{n}, model: chat", []),
-    ("has: tools, not: [image, stream]", ["parameters"]),
-    ("prompt_tokens: '>={n}000'", ["prompt_tokens"]),
+    ("has: tools, not: [image, stream]", ["parameters", "parts_of"]),
+    ("prompt_tokens: '>={n}000'", ["prompt_tokens", "parts_of"]),
     ("path: /p{n}, header: {{x: y}}, has: tools, prompt_tokens: '>=9'", []),
 ]
 
@@ -143,6 +143,8 @@ def test_the_replicas_that_a_rule_names_are_first(run_dir: str, engine: str, onl
         ({"messages": [{"content": [{"type": "text"}, {"type": "image_url"}]}]}, {"image"}),
         ({"messages": [{"content": [{"type": "input_audio"}]}]}, {"audio"}),
         ({"messages": [{"role": "assistant"}]}, set()),
+        ({"messages": 7, "tools": 0, "response_format": "x"}, set()),
+        ({"messages": [7, None, {"content": [7, None, {"type": None}, {"type": 7}, {}]}]}, set()),
     ],
 )
 def test_finds_the_parameters_of_a_request(body: dict[str, Any], found: set[str]) -> None:
@@ -168,6 +170,8 @@ def test_finds_the_parameters_of_a_request(body: dict[str, Any], found: set[str]
         ({"tokens": [1, 2]}, 2),
         ({"messages": [{"content": "ж" * 4}, {"content": None}, {"content": [{"text": "xxxx"}, {"x": 1}]}]}, 3),
         ({"prompt": None}, 0),
+        ({"prompt": {"text": "xxxx"}, "input": 0.5, "messages": 7}, 1),
+        ({"messages": [7, None, {"content": [7, None, {"text": 7}, {}]}], "documents": [{"text": "xxxx"}]}, 3),
     ],
 )
 def test_estimates_the_length_of_a_prompt(body: dict[str, Any], tokens: int) -> None:

@@ -2,6 +2,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -263,6 +264,25 @@ def test_server_that_was_identified_later_is_spoken_to_as_what_it_is(tmp_path: P
     assert (first.replica.served_name, first.dialect.name, first.limit) == ("theirs", DialectName.LLAMACPP, 2)
     assert upstreams.has_peer(first)
     assert contexts == [("chat", 512)]
+    for engine, names in (("llamacpp", ["chat-a"]), ("openai", []), ("vllm", ["chat-b"])):  # as rules mean them
+        directed = replace(plan.models[0], engine=engine, only=True)
+        assert [one.replica.name for one in upstreams.ready(directed)] == names
+
+
+def test_only_the_engine_of_a_rule_continues_its_streams(tmp_path: Path) -> None:
+    replicas = [replace(replica(f"chat-{one}", f"http://127.0.0.1:{one}"), weights="w") for one in (1, 2, 3)]
+    plan = make_plan(str(tmp_path), replicas)
+    publish(plan, *(replica_state(one.name, READY) for one in replicas))
+    upstreams = Upstreams(plan, Keys())
+    upstreams.poll()
+    first = candidates(upstreams, plan)[0]
+
+    def peers(**rule: Any) -> list[str]:
+        return [one.replica.name for one in upstreams.peers(replace(plan.models[0], **rule), first, Operation.CHAT)]
+
+    assert peers() == ["chat-2", "chat-3"]
+    assert peers(engine="chat-3") == ["chat-3", "chat-2"]
+    assert peers(engine="chat-1", only=True) == []
 
 
 def test_adapter_goes_only_to_engines_that_have_it(plan: Plan) -> None:

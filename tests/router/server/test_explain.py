@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from berth.boot.config.routes import parse_routes
-from berth.cli import main
+from berth.cli.main import main
 from berth.errors import InvalidRequestError
 from berth.plan import DialectName, Keys, Plan, Standby
 from berth.plan.keys import digest

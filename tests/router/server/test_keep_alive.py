@@ -111,7 +111,7 @@ async def test_response_says_how_long_its_model_took(run_dir: str) -> None:
     async with control_of(run_dir) as control:
         for status in (S.STARTING, S.READY):
             control.shows(status)
-            body = {"model": "m", "prompt": "x", "stream": False}
+            body = {"model": "m", "prompt": "x", "stream": False, "keep_alive": "1h"}
             request = asyncio.ensure_future(ask(control.app, "/api/generate", method="POST", body=body))
             while status is S.STARTING and not control.worker.meter.queue_length("m"):  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0)
@@ -120,6 +120,8 @@ async def test_response_says_how_long_its_model_took(run_dir: str) -> None:
             answer = await request  # nothing listens there
             assert ("x-berth-load-ms" in answer.headers) is (status is S.STARTING)
         assert answer.status == 503
+        while len(control.kept) < 2:  # noqa: ASYNC110 - it is passed on after the response
+            await asyncio.sleep(0.01)
 
 
 async def test_load_that_is_not_to_load_is_refused_and_one_that_fails_says_why(run_dir: str) -> None:

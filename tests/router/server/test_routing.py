@@ -306,6 +306,6 @@ async def test_p50_p95_and_p99_are_in_status_and_metrics(engines: Engines) -> No
     assert chat["latency"]["first_token_s"]["responses"] == chat["latency"]["token_gap_s"]["responses"] == 1
     assert [one["latency"]["total_s"]["responses"] for one in chat["replicas"]] == [1, 1]
     assert embed["latency"] == {"window_s": 300.0, "first_token_s": None, "token_gap_s": None, "total_s": None}
-    for name in ('berth_request_quantile_seconds{model="chat"', 'berth_replica_quantile_seconds{engine="sglang"'):
+    for name in ('berth_request_percentile_seconds{model="chat"', 'berth_replica_percentile_seconds{engine="sglang"'):
         assert metrics.count(name) == 9, metrics
-    assert 'model="embed",quantile' not in metrics
+    assert 'model="embed",percentile' not in metrics

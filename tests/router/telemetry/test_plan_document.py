@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import orjson
 
-from berth.plan import Configured, Launch, MemoryEstimate
+from berth.plan import Configured, Launch, MemoryEstimate, RoutingRule
 from berth.router.telemetry.plan_document import document
 from tests.fakes.router import make_plan, replica
 
@@ -21,7 +21,10 @@ def test_names_engine_reason_memory_and_command_of_each_replica() -> None:
         reason="the fastest",
     )
     plan = make_plan("/run/x", [started, replica("chat-b", "http://127.0.0.1:2")])
-    plan = replace(plan, configuration=(Configured(name="BERTH_PORT", value="9000", origin="environment"),))
+    rule = RoutingRule(name="batch", path="/batch", priority="low")
+    settings = (Configured(name="BERTH_PORT", value="9000", origin="environment"),)
+    plan = replace(plan, configuration=settings, rules=(rule,))
+    assert document(plan)["rules"] == [{"name": "batch", "if": {"path": "/batch"}, "then": {"priority": "low"}}]
     (model,) = document(plan)["models"]
     first, second = model["replicas"]
     assert first["command"] == "vllm serve 'my model' --api-key ***"

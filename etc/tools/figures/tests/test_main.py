@@ -18,7 +18,7 @@ def test_lists_a_walk_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--walk", "plan"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["file", "function"]
-    assert lines[0].split() == ["berth/cli.py", "main"]
+    assert lines[0].split() == ["berth/cli/main.py", "main"]
     assert "berth/plan/__init__.py  " in "".join(lines)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from berth import __version__
-from berth.cli import COMMANDS, main
+from berth.cli.main import COMMANDS, main
 from berth.plan import RunPaths
 from tests.control.test_status import READY, write
 

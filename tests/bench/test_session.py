@@ -1,0 +1,114 @@
+"""A whole run against simulated engines, with a control that is played."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from berth.bench import workload
+from berth.bench.measure import Conditions
+from berth.bench.plan_points import Profile
+from berth.bench.session import Session, Setup, clock_rule
+from berth.operations import Reply, Request, Step
+from berth.plan import DialectName, Keys, Launch, ModelRoute, Replica, RunPaths, Task
+from berth.results import BenchResult, Likeness, Point, Slo
+from berth.state import Progress, ReplicaState, ReplicaStatus, State
+from tests.bench.results_of import engine, window
+from tests.bench.test_lease import LEASE, Control
+from tests.fakes.plans import make_plan, make_replica
+from tests.sim.harness import running
+
+SMALL = Profile(
+    rounds=1, windows=2, requests=6, per_place=1, closed_s=0, open_s=0, warm_s=0, first_warm_s=0, search_s=0, quick=True
+)
+DIALECTS = (DialectName.VLLM, DialectName.SGLANG)
+
+
+@contextmanager
+def engines(*times: float) -> Iterator[tuple[Replica, ...]]:
+    with running("vllm", itl_s=times[0]) as one, running("sglang", itl_s=times[1]) as two:
+        yield tuple(
+            replace(
+                make_replica(f"m-{dialect}", launch=Launch(argv=("x",)), port=server.port),
+                served_name="sim", dialect=dialect, vocab_size=32_000, concurrency=4,
+            )
+            for dialect, server in zip(DIALECTS, (one, two), strict=True)
+        )  # fmt: skip
+
+
+def session_of(replicas: tuple[Replica, ...], run_dir: Path, said: list[str], **fields: Any) -> Session:
+    conditions = Conditions(
+        workload=workload.parse("32/8"), slo=Slo(), profile=SMALL, seed=1, vocab_size=32_000, progress=said.append
+    )
+    names = tuple(one.name for one in replicas)
+    route = ModelRoute(name="m", source="simulated", task=Task.GENERATE, replicas=names)
+    plan = replace(make_plan(str(run_dir), *replicas), paths=RunPaths(run_dir=str(run_dir), data_dir=""))
+    states = tuple(
+        ReplicaState(
+            name=name, status=ReplicaStatus.FAILED, since=0, reason="out of memory", progress=Progress(phase="load")
+        )
+        for name in names
+    )
+    state = State(sequence=1, published_at=0, control_pid=1, replicas=states)
+    setup = Setup(plan=plan, keys=Keys(), route=route, replicas=replicas, conditions=conditions, **fields)
+    return Session(setup, lambda: state)
+
+
+def run(control: Control, times: tuple[float, float], said: list[str], **fields: Any) -> BenchResult:
+    with engines(*times) as replicas:
+
+        async def scene(path: Path) -> BenchResult:
+            return await session_of(replicas, path.parent, said, **fields).run()
+
+        found = asyncio.run(control.serve(scene))
+    assert isinstance(found, BenchResult)
+    return found
+
+
+def test_each_engine_is_started_looked_at_and_measured_at_the_same_points() -> None:
+    control, said = Control(), list[str]()
+    found = run(control, (0.001, 0.004), said)
+    first, second = found.engines
+    assert [one.quality.likeness for one in found.engines if one.quality] == [Likeness.SAME] * 2
+    points = [{window.point for window in one.windows()} for one in (first, second)]
+    assert points[0] <= points[1]
+    assert Point(concurrency=1) in points[0]
+    assert any(point.rate for point in points[0])
+    assert all(window.role == "search" for window in first.starts[0].windows[:3])
+    ratios = {one.metric: one.ratio or 0 for one in found.comparisons}
+    assert ratios["tpot p50 at 1 at a time"] > 1.5
+    assert found.chosen == ""
+    wanted = [one.renew.replica for one in control.asked if one.renew]
+    assert [name for name, after in zip(wanted, [*wanted[1:], "-"], strict=True) if name != after] == [
+        *("", "m-vllm", "", "m-sglang", ""),
+    ]
+    assert "m-vllm: quality" in said
+    assert "m-sglang: start 2 of 2" in said
+
+
+def test_engine_that_does_not_start_is_left_out_with_its_reason() -> None:
+    def reply(request: Request) -> Reply | None:
+        if request.renew and request.renew.replica == "m-sglang":
+            return Reply(operation=LEASE, steps=(Step(replica="m-sglang", status="failed", to="ready"),))
+        return None
+
+    said = list[str]()
+    found = run(Control(reply), (0.001, 0.001), said, points=(Point(concurrency=2),))
+    assert [one.problem for one in found.engines] == ["", "it does not start: out of memory"]
+    assert {window.point for window in found.engines[0].windows()} == {Point(concurrency=2)}
+    assert found.comparisons == ()
+    assert "m-sglang: load" in said
+
+
+@pytest.mark.parametrize(("clock", "broken"), [(1890.0, 0), (1700.0, 1)])
+def test_clocks_have_to_be_alike(clock: float, broken: int) -> None:
+    first, second = engine("a-vllm", 1.0), engine("a-sglang", 1.0)
+    start = replace(second.starts[0], windows=(window(Point(concurrency=1), clock_mhz=clock),))
+    rules = clock_rule((first, replace(second, starts=(start,))))
+    assert len(rules) == broken
+    assert all(rule.startswith("F11") for rule in rules)
+    assert clock_rule(()) == ()
