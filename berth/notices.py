@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from berth.gpu_parts import parts
-from berth.journal import LONG_WAIT_S, Tally
+from berth.ipc.journal import LONG_WAIT_S, Tally
 from berth.plan import ApiKey, Gpu, ModelRoute, Plan
 from berth.state import GpuState, HostState, ReplicaState, ReplicaStatus, State
 from berth.time_left import is_slow, words
@@ -89,7 +89,7 @@ def notices(
     charged: Mapping[int, float] = MappingProxyType({}),
 ) -> list[Notice]:
     """`recent`: by model, since `now` - RECENT_S. `charged`: what the keys with a budget have used, by slot
-    (berth.key_counters).
+    (berth.ipc.key_counters).
     """
     found = [*of_berth(plan, state, now), *of_versions(plan)]
     for key in keys:

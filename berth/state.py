@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from berth.capture import Capture
+from berth.ipc.capture import Capture
 from berth.plan import Discovered
 from berth.time_left import Usual, left_s
 

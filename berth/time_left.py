@@ -1,5 +1,5 @@
-"""How long a start still takes, by earlier ones: see `berth.starts`. Pure, and without imports that cost time: the
-foreground process has it too.
+"""How long a start still takes, by earlier ones: see `berth.records.starts`. Pure, and without imports that cost
+time: the foreground process has it too.
 """
 
 from collections.abc import Mapping

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from berth.capture import Capture
-from berth.journal import Tally
+from berth.ipc.capture import Capture
+from berth.ipc.journal import Tally
 from berth.notices import Kind, notices, of_requests
 from berth.plan import ApiKey, Gpu, GpuInventory, OpenTo, Plan
 from berth.plan.replica import DriverState

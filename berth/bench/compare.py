@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from berth.bench.ratios import Interval, interval, noise, outcome, windows_needed
-from berth.results import Comparison, EngineResult, Likeness, Outcome, Point, Window
+from berth.records.results import Comparison, EngineResult, Likeness, Outcome, Point, Window
 
 GOODPUT = "goodput"
 

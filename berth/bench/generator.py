@@ -11,7 +11,7 @@ from typing import Protocol
 
 from berth.bench.window import Run, Sample
 from berth.bench.workload import Ask
-from berth.results import Point
+from berth.records.results import Point
 
 
 class Target(Protocol):

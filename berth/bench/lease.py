@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from berth.control_socket import ask
 from berth.errors import BerthError, ControlError
-from berth.operations import LEASE_S, Action, Change, Operation, Renewal, Reply, Request, Step
+from berth.ipc.control_socket import ask
+from berth.ipc.operations import LEASE_S, Action, Change, Operation, Renewal, Reply, Request, Step
 
 POLL_S: Final = 0.2
 _RENEW_S: Final = LEASE_S / 6

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from berth.results import Likeness, Quality
+from berth.records.results import Likeness, Quality
 
 TIE_NATS = 0.25
 SAME_TOP, SAME_KL, SAME_DIVERGED = 0.99, 0.005, 0.02

@@ -15,7 +15,6 @@ from typing import Final, TextIO
 import msgspec
 import uvloop
 
-from berth import results
 from berth.bench import page, report, workload
 from berth.bench.client import EngineClient
 from berth.bench.lease import DeniedError
@@ -23,10 +22,11 @@ from berth.bench.measure import Conditions
 from berth.bench.plan_points import QUICK, Profile
 from berth.bench.session import Session, Setup
 from berth.errors import ConfigError, Problem
-from berth.journal import Names, Reader
+from berth.ipc.journal import Names, Reader
+from berth.ipc.reserved_file import read as read_reserved
 from berth.plan import Keys, ModelRoute, Plan, Replica, Task, read_keys, read_plan
-from berth.reserved_file import read as read_reserved
-from berth.results import BenchResult, Outcome, Point, Slo
+from berth.records import results
+from berth.records.results import BenchResult, Outcome, Point, Slo
 from berth.state import State
 
 UNDECIDED: Final = 5

@@ -11,7 +11,7 @@ from berth.bench.plan_points import LARGEST, Profile, limit, next_concurrency
 from berth.bench.schedule import arrivals
 from berth.bench.window import Asked, window
 from berth.bench.workload import Workload, asks
-from berth.results import Point, Slo, Window
+from berth.records.results import Point, Slo, Window
 
 _SEARCHES = 1000  # seeds of these windows begin here
 _PER_POINT = 100

@@ -7,7 +7,7 @@ import msgspec
 
 from berth.bench import report
 from berth.bench.drawing import Chart, Mark, Series, svg
-from berth.results import BenchResult, EngineResult, Window
+from berth.records.results import BenchResult, EngineResult, Window
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1160px;margin:2rem auto;padding:0 1rem;color:#1c1c1c;background:#fff}

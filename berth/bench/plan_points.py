@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from berth.bench.generator import Size
-from berth.results import Point, Slo, Window
+from berth.records.results import Point, Slo, Window
 
 LOAD = 0.7
 PLATEAU = 0.05  # of more throughput for twice as many requests: the engine is full

@@ -10,7 +10,7 @@ import jsonschema_rs
 
 from berth.bench.client import EngineClient
 from berth.bench.likeness import Agreement, Scores, agreement, judged
-from berth.results import Quality
+from berth.records.results import Quality
 
 TOPS: Final = 10
 TOKENS: Final = 32

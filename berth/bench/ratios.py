@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
 from berth.bench.percentiles import student
-from berth.results import Outcome
+from berth.records.results import Outcome
 
 MARGIN = 0.03
 DRAWS = 4000

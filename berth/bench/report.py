@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from berth.bench.compare import GOODPUT
-from berth.results import BenchResult, Comparison, EngineResult, Likeness, Outcome, Point, Quantile, Window
+from berth.records.results import BenchResult, Comparison, EngineResult, Likeness, Outcome, Point, Quantile, Window
 from berth.units import size
 
 Cell = Callable[[EngineResult], str]

@@ -15,7 +15,7 @@ from berth.bench.lease import Lease, StartError, leased
 from berth.bench.measure import Conditions, Engine
 from berth.bench.quality import TEXTS, Reference, quality_of, reference_of
 from berth.plan import Keys, ModelRoute, Plan, Replica
-from berth.results import BenchResult, EngineResult, Point, Start, Window
+from berth.records.results import BenchResult, EngineResult, Point, Start, Window
 from berth.state import ReplicaState, State
 
 DRAIN_S = 30.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from berth.bench.percentiles import nearest_rank, upper_bound
-from berth.results import Point, Quantile, Slo, Window
+from berth.records.results import Point, Quantile, Slo, Window
 
 PERCENTS = (50, 95, 99)
 MOST_CACHED = 0.01

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from berth.errors import ConfigError, Problem
-from berth.journal import Record
+from berth.ipc.journal import Record
 
 SPREAD = 0.2  # of lengths, evenly around their mean
 GROUP = 8  # requests in turn that share a beginning

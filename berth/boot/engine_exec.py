@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from berth import processes, reserved_file
+from berth import processes
 from berth.boot.checkpoints.cache import cached_snapshot, delete_listing, hub_cache, set_library_cache
 from berth.boot.checkpoints.files import READERS, hub_models
 from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError, PortInUseError
 from berth.host.disk import writing
 from berth.host.net import bind_error
+from berth.ipc import reserved_file
 from berth.plan import Keys, Launch, Plan, Ranks, Replica, read_keys, read_plan
 
 EXIT_NOT_STARTABLE = 127  # the engine's program cannot be executed: as in a shell

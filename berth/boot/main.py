@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from berth import __version__, audit, heartbeats, journal, key_counters, processes, reserved_file, revisions, traffic
+from berth import __version__, processes
 from berth import log as logs
 from berth.boot import preflight, supervisord_conf
 from berth.boot.config import checkout
@@ -24,11 +24,13 @@ from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError
 from berth.host import tls
 from berth.host.disk import writing
+from berth.ipc import heartbeats, journal, key_counters, reserved_file, traffic
+from berth.ipc.operations import COUNTS_BYTES, HISTORY, OPERATION_BYTES
 from berth.log import log
-from berth.operations import COUNTS_BYTES, HISTORY, OPERATION_BYTES
 from berth.plan import Keys, Plan, RunPaths
+from berth.records import audit, revisions
+from berth.records.usage import NOTE_BYTES
 from berth.state import most_bytes as state_bytes
-from berth.usage import NOTE_BYTES
 
 LEFTOVERS_GRACE_S = 3.0
 RECORD_BYTES = 4096

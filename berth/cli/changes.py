@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from berth.cli.run_dir import run_dir_of
 
 if TYPE_CHECKING:
-    from berth.migration import Options
-    from berth.operations import AdapterChange
+    from berth.ipc.migration import Options
+    from berth.ipc.operations import AdapterChange
 
 
 def change(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Operations of a running Berth."""
     from berth.control.operations import commands
-    from berth.operations import Action, Change
+    from berth.ipc.operations import Action, Change
 
     run_dir = run_dir_of(environ)
     match options.command:
@@ -53,7 +53,7 @@ def migrations(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def migrate_options(options: argparse.Namespace) -> "Options | None":
     """Of `berth migrate` and `berth rollback`."""
-    from berth.migration import How, Options
+    from berth.ipc.migration import How, Options
 
     if options.command not in ("migrate", "rollback"):
         return None
@@ -76,7 +76,7 @@ def adapter_change(options: argparse.Namespace) -> "AdapterChange":
     from berth.boot.checkpoints.lora import from_folder
     from berth.boot.config.model_spec import AdapterSpec
     from berth.errors import ConfigError
-    from berth.operations import AdapterChange
+    from berth.ipc.operations import AdapterChange
 
     if options.do == "add":
         folder = Path(options.path).resolve()

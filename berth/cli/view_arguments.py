@@ -57,7 +57,7 @@ def add_keys(
 
 def add_capture(commands: Commands) -> None:
     from berth.boot.config.parsers import duration
-    from berth.capture import MOST_REQUESTS, USUAL_S, parse_only
+    from berth.ipc.capture import MOST_REQUESTS, USUAL_S, parse_only
 
     capture = commands.add_parser("capture", help="keep requests and responses for a while, to look at them")
     todo = capture.add_subparsers(dest="do", required=True, metavar="WHAT")

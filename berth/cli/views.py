@@ -38,8 +38,8 @@ def operate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def usage(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """What clients used."""
-    from berth import usage
     from berth.plan import read_plan
+    from berth.records import usage
 
     plan, now = read_plan(run_dir_of(environ)), time.time()
     rows = usage.summary(usage.current(plan, options.month or usage.month_of(now), now=now), options.by)
@@ -96,8 +96,8 @@ def report(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def capture(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Requests and responses as they went over the wire."""
-    from berth.capture import Capture, CaptureAction, CaptureRequest
     from berth.control.operations import capture_commands
+    from berth.ipc.capture import Capture, CaptureAction, CaptureRequest
 
     actions = {"on": CaptureAction.START, "off": CaptureAction.END}
     wanted = CaptureRequest(action=actions.get(options.do) or CaptureAction(options.do), id=getattr(options, "id", ""))

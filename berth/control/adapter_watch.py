@@ -22,9 +22,9 @@ from typing import Final
 from berth.control.decisions.records import Observation
 from berth.control.operations import adapters
 from berth.control.runtime import Runtime
+from berth.ipc.operations import AdapterChange, AdapterStatus
 from berth.log import log
 from berth.lora_files import CONFIG, WEIGHTS, AdapterError, described, files_in, incomplete_reason
-from berth.operations import AdapterChange, AdapterStatus
 from berth.plan import Adapter, ModelRoute
 
 MOST: Final = 1000  # folders of one model that are looked at

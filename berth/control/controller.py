@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from berth import traffic
 from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.adapter_watch import AdapterWatch
@@ -41,12 +40,13 @@ from berth.control.sleep import SleepMode
 from berth.control.supervisord_client import Snapshot, SupervisordClient
 from berth.control.watch import on_log_line, probe_replica, watch_attached
 from berth.errors import ControlError
-from berth.heartbeats import BEAT_S, CONTROL, Heartbeat
 from berth.host import tls
 from berth.host.gpu_usage import Gpus
 from berth.host.tls import CertificateError
+from berth.ipc import traffic
+from berth.ipc.heartbeats import BEAT_S, CONTROL, Heartbeat
+from berth.ipc.operations import Action, Reply, Request
 from berth.log import log
-from berth.operations import Action, Reply, Request
 from berth.plan import Keys, Plan
 from berth.state import GpuState, ReplicaStatus
 

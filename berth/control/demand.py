@@ -3,9 +3,9 @@
 import time
 from collections.abc import Iterable, Mapping
 
-from berth import traffic
 from berth.control.decisions.eviction import Demand
 from berth.control.decisions.records import Record
+from berth.ipc import traffic
 from berth.plan import Load, Plan
 from berth.state import ReplicaStatus
 

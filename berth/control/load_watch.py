@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from berth import traffic
 from berth.control.decisions.records import Record
 from berth.control.probes import Prober
 from berth.control.runtime import Runtime
 from berth.dialects.registry import dialect_of
+from berth.ipc import traffic
 from berth.state import ReplicaStatus
 
 LOOKED_S = 60.0  # for so long after a look, the figures are renewed more often

@@ -2,11 +2,11 @@
 
 import time
 
-from berth import measured
 from berth.control.decisions.records import Record
 from berth.control.logs.start_memory import measurement
 from berth.log import log
 from berth.plan import Plan
+from berth.records import measured
 from berth.units import size
 
 

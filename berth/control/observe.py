@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from berth import traffic
 from berth.control.decisions import migrations
 from berth.control.decisions.records import LIVE, Observation
 from berth.control.diagnosis import Exit, Failure, FailureDiagnosis
@@ -12,6 +11,7 @@ from berth.control.probes import Prober
 from berth.control.runtime import Runtime
 from berth.control.supervisord_client import Snapshot
 from berth.errors import ControlError
+from berth.ipc import traffic
 from berth.log import log
 
 

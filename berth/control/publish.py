@@ -10,7 +10,6 @@ from typing import Literal
 
 import msgspec
 
-from berth.capture import Capture
 from berth.control.decisions.lifecycle import waiting_reason
 from berth.control.decisions.records import Goal, GpuMemory, Record
 from berth.control.decisions.restart_policy import flapping
@@ -18,10 +17,11 @@ from berth.control.disk_watch import RunDirectory
 from berth.control.logs.tail import Position
 from berth.control.operations.store import Kept
 from berth.host.oom import Kills
+from berth.ipc.capture import Capture
+from berth.ipc.operations import LOADING
+from berth.ipc.reserved_file import read, write
 from berth.log import log
-from berth.operations import LOADING
 from berth.plan import RunPaths
-from berth.reserved_file import read, write
 from berth.state import Canary, GpuState, HostState, RankState, ReplicaState, ReplicaStatus, State
 
 CLOCK_STEP_S = 1.0  # the wall clock was set if it moved that far against the monotonic clock

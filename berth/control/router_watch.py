@@ -1,4 +1,4 @@
-"""Watching the router: silent workers are killed, and the router replaces them (see berth.heartbeats).
+"""Watching the router: silent workers are killed, and the router replaces them (see berth.ipc.heartbeats).
 
 A stopped or blocked worker still gets its share of the new connections, which then hang. With its end they are reset,
 and clients connect again; where the kernel has `net.ipv4.tcp_migrate_req=1`, another worker gets those that it had not
@@ -13,7 +13,7 @@ import os
 import signal
 import time
 
-from berth.heartbeats import FIRST_WORKER, ROUND_S, ROUTER, Live, Row, Watch, live, read_rows, send
+from berth.ipc.heartbeats import FIRST_WORKER, ROUND_S, ROUTER, Live, Row, Watch, live, read_rows, send
 from berth.log import log
 from berth.plan import RunPaths
 from berth.proc_stat import stat_of

@@ -16,7 +16,7 @@ from berth.control.probes import Prober
 from berth.host.cgroup import available_memory
 from berth.host.gpu_usage import Used
 from berth.plan import Replica, Sleep, SleepCall
-from berth.starts import How
+from berth.records.starts import How
 from berth.units import size
 
 MIN_RELEASED_SHARE = 0.5  # of the weights' bytes: an engine that releases less is not asleep

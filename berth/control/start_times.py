@@ -1,13 +1,13 @@
-"""Learns how long starts and wakes take, also for the next Berth: see `berth.starts`."""
+"""Learns how long starts and wakes take, also for the next Berth: see `berth.records.starts`."""
 
 import threading
 import time
 from collections.abc import Mapping
 
-from berth import starts
 from berth.control.decisions.records import Record
 from berth.log import log
-from berth.starts import How, Start, kind_of
+from berth.records import starts
+from berth.records.starts import How, Start, kind_of
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus

@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
-from berth import usage
-from berth.journal import Names, Reader
+from berth.ipc.journal import Names, Reader
 from berth.notices import RECENT_S, Kind, Notice, notices
 from berth.plan import Plan, Replica, RunPaths, read_contract, read_plan
+from berth.records import usage
 from berth.state import ReplicaState, ReplicaStatus, State
 from berth.time_left import words
 from berth.units import GIB

@@ -3,7 +3,7 @@
 It holds no secret: those are in keys.json next to it (`Keys`, mode 0600), for the router, control and `berth exec`.
 
 replica   what is decided about one replica; its names are imported from here
-revision  what serves a model, and why; the history of them is in `berth.revisions`
+revision  what serves a model, and why; the history of them is in `berth.records.revisions`
 ranks     the boxes that work together, and the ranks of a replica on them
 routing   the rules of BERTH_ROUTES
 keys      the secrets, and the names and limits of the clients' API keys

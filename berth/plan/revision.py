@@ -1,4 +1,4 @@
-"""One revision of a model: what serves it, since when and why. The history of them is kept by `berth.revisions`."""
+"""One revision of a model: what serves it, since when and why. `berth.records.revisions` keeps the history."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -12,7 +12,6 @@ from typing import Any, Final
 import httpx
 import msgspec
 
-from berth import audit, usage
 from berth.boot.config.reference import config_text
 from berth.boot.doctor import report as doctor
 from berth.boot.main import plan_from
@@ -20,14 +19,15 @@ from berth.boot.planner.table import plan_table
 from berth.boot.preflight import ENGINES_VARIABLES
 from berth.control.logs.tail import Tail
 from berth.control.status import status
-from berth.control_socket import ask
 from berth.errors import ControlError
-from berth.journal import Names, Reader
-from berth.operations import Request
+from berth.ipc.control_socket import ask
+from berth.ipc.journal import Names, Reader
+from berth.ipc.operations import Request
+from berth.ipc.reserved_file import read
 from berth.plan import Keys, Plan, RunPaths, read_contract, read_plan
+from berth.records import audit, usage
 from berth.redaction import MASK, is_secret
 from berth.report import machine
-from berth.reserved_file import read
 from berth.state import State
 
 LOG_LINES: Final = 2000

@@ -11,8 +11,8 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from berth.errors import PortInUseError, UnwritableError
-from berth.heartbeats import ROUTER, Heartbeat
 from berth.host.net import bind_error
+from berth.ipc.heartbeats import ROUTER, Heartbeat
 from berth.log import configure, log
 from berth.plan import Listen, Logs, Plan, read_plan
 from berth.processes import channel, follow_supervisor

@@ -1,4 +1,4 @@
-"""Steers new connections away from a silent worker, until control has replaced it (see berth.heartbeats).
+"""Steers new connections away from a silent worker, until control has replaced it (see berth.ipc.heartbeats).
 
 The kernel divides new connections among the listeners of all workers, also those of a worker that is stopped or
 blocked, where they hang. So each worker watches the others. The first one that is well then takes all new connections
@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from berth.heartbeats import FIRST_WORKER, Row, read_rows
+from berth.ipc.heartbeats import FIRST_WORKER, Row, read_rows
 from berth.log import log
 from berth.plan import Listen
 from berth.router.handover import choose_listener

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
-from berth import key_counters
 from berth.dialects.requests.references import Fetching
-from berth.heartbeats import FIRST_WORKER, Heartbeat
 from berth.host import cgroup
-from berth.key_counters import Shape
-from berth.key_poll import KeyPoll
+from berth.ipc import key_counters
+from berth.ipc.heartbeats import FIRST_WORKER, Heartbeat
+from berth.ipc.key_counters import Shape
+from berth.ipc.key_poll import KeyPoll
+from berth.ipc.traffic import TrafficReport
 from berth.log import log
 from berth.notices import Notice, notices
 from berth.plan import Keys, Plan, read_keys, read_plan
@@ -51,7 +52,6 @@ from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.quantiles import Window
 from berth.router.telemetry.request_journal import REFRESH_S, RequestJournal
 from berth.router.telemetry.shared_counters import Scoreboard
-from berth.traffic import TrafficReport
 
 POLL_S = 0.2
 QUEUE_POLL_S = 0.025  # while requests are queued

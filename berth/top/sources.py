@@ -11,12 +11,13 @@ from typing import Any, Final, Protocol
 
 import httpx
 
-from berth import usage
 from berth.errors import BerthError, ControlError
-from berth.journal import Names, Reader
-from berth.key_poll import KeyPoll
+from berth.ipc.journal import Names, Reader
+from berth.ipc.key_poll import KeyPoll
+from berth.ipc.traffic import workers
 from berth.notices import RECENT_S, notices
 from berth.plan import Keys, read_contract, read_keys, read_plan
+from berth.records import usage
 from berth.router.events.host_usage import HostUsage
 from berth.router.events.log_tail import LogTail
 from berth.router.telemetry.metrics import layout
@@ -25,7 +26,6 @@ from berth.router.telemetry.rates import Sample, Sampler, traffic
 from berth.router.telemetry.shared_counters import read_totals
 from berth.router.telemetry.status import Traffic, status
 from berth.state import State
-from berth.traffic import workers
 
 PERIOD_S: Final = 1.0
 KEPT_REQUESTS: Final = 200

@@ -17,12 +17,12 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from berth import __version__
 from berth.errors import ControlError
-from berth.journal import Names, Reader
-from berth.key_poll import KeyPoll
+from berth.ipc.journal import Names, Reader
+from berth.ipc.key_poll import KeyPoll
+from berth.ipc.reserved_file import write
 from berth.log import configure, log
 from berth.plan import Keys, Plan, Tracing, read_keys, read_plan
 from berth.processes import channel, follow_supervisor
-from berth.reserved_file import write
 from berth.state import TracerState
 from berth.tracer.spans import Spans
 

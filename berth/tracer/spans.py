@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from berth import __version__
 from berth.canonical import Operation
-from berth.journal import Record, attempt_id
+from berth.ipc.journal import Record, attempt_id
 from berth.plan import Plan, Replica
 
 Attributes = Mapping[str, str | int | float | bool]

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from berth.bench import compare
-from berth.results import (
+from berth.records.results import (
     BenchResult,
     EngineResult,
     Likeness,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from berth.bench import compare
-from berth.results import Likeness, Outcome, Quality
+from berth.records.results import Likeness, Outcome, Quality
 from tests.bench.results_of import FULL, LOAD, ONE, QUALITY, broken, engine, result, standard
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from berth.bench.generator import Size
-from berth.results import Point
+from berth.records.results import Point
 from berth.sim.batch import LoadModel
 from tests.bench.virtual import SIZE, SLO, WORKLOAD, Simulated, judged, run_of
 from tests.fakes.virtual_time import run

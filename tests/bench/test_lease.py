@@ -12,7 +12,7 @@ import pytest
 
 from berth.bench import lease as module
 from berth.bench.lease import DeniedError, Lease, StartError, leased
-from berth.operations import Action, Denial, DenialCode, Operation, OperationState, Reply, Request, Step
+from berth.ipc.operations import Action, Denial, DenialCode, Operation, OperationState, Reply, Request, Step
 
 LEASE = Operation(id="a1", action=Action.LEASE, model="m", created_at=1.0)
 OVER = Denial(code=DenialCode.OVER, message="it is over")

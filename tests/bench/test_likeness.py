@@ -4,7 +4,7 @@ import random
 import pytest
 
 from berth.bench.likeness import Agreement, Scores, agreement, divergence, judged, margin
-from berth.results import Likeness
+from berth.records.results import Likeness
 
 
 def answer(source: random.Random, tokens: int, *, others: float = 0.0, ties: float = 0.0) -> tuple[Scores, Scores]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from berth import results
 from berth.bench import main
 from berth.bench.lease import DeniedError
 from berth.bench.main import Options, Progress
@@ -16,7 +15,8 @@ from berth.bench.workload import PRESETS, Workload
 from berth.cli import main as cli
 from berth.errors import ConfigError
 from berth.plan import DialectName, Keys, Launch, ModelRoute, Plan, RunPaths, Task
-from berth.results import Outcome, Point, Slo
+from berth.records import results
+from berth.records.results import Outcome, Point, Slo
 from tests.bench.results_of import broken, engine, result, standard
 from tests.fakes.plans import make_plan, make_replica
 from tests.sim.harness import running

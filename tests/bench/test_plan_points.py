@@ -3,7 +3,7 @@
 import pytest
 
 from berth.bench.plan_points import QUICK, Profile, common_points, limit, next_concurrency, order
-from berth.results import Point, Slo, Window
+from berth.records.results import Point, Slo, Window
 from tests.bench.results_of import window
 
 SLO = Slo()

@@ -9,7 +9,7 @@ from berth.bench import quality
 from berth.bench.client import EngineClient
 from berth.bench.quality import SCHEMAS, TOOLS, Reference, quality_of, reference_of
 from berth.plan import DialectName, Launch
-from berth.results import Likeness, Quality
+from berth.records.results import Likeness, Quality
 from tests.fakes.plans import make_replica
 from tests.sim.harness import running
 

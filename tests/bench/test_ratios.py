@@ -5,7 +5,7 @@ import random
 import pytest
 
 from berth.bench.ratios import Interval, interval, noise, outcome, windows_needed
-from berth.results import Outcome
+from berth.records.results import Outcome
 from etc.tools.bench_truth.outcomes import tally
 
 TRIALS, DRAWS = 30, 300  # `make bench-truth` has 100, with all draws

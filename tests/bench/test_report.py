@@ -8,7 +8,7 @@ import pytest
 
 from berth.bench import page, report
 from berth.bench.drawing import Chart, Mark, Series, svg, ticks
-from berth.results import Likeness, Outcome, Quality
+from berth.records.results import Likeness, Outcome, Quality
 from tests.bench.results_of import broken, engine, result, standard
 
 

@@ -13,9 +13,9 @@ from berth.bench import workload
 from berth.bench.measure import Conditions
 from berth.bench.plan_points import Profile
 from berth.bench.session import Session, Setup, clock_rule
-from berth.operations import Reply, Request, Step
+from berth.ipc.operations import Reply, Request, Step
 from berth.plan import DialectName, Keys, Launch, ModelRoute, Replica, RunPaths, Task
-from berth.results import BenchResult, Likeness, Point, Slo
+from berth.records.results import BenchResult, Likeness, Point, Slo
 from berth.state import Progress, ReplicaState, ReplicaStatus, State
 from tests.bench.results_of import engine, window
 from tests.bench.test_lease import LEASE, Control

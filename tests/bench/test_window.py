@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from berth.bench.window import Asked, Box, Run, Sample, window
-from berth.results import Point, Slo
+from berth.records.results import Point, Slo
 
 COUNT = 100
 

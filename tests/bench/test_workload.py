@@ -11,7 +11,7 @@ from berth.bench import workload
 from berth.bench.schedule import arrivals
 from berth.bench.workload import PRESETS, Ask, Workload, asks, conversations, fitting, of_file, parse, recorded
 from berth.errors import ConfigError
-from berth.journal import NO_TRACE, Record
+from berth.ipc.journal import NO_TRACE, Record
 
 
 def taken(shape: Workload, seed: int = 1, count: int = 400, vocab_size: int | None = 32_000) -> list[Ask]:

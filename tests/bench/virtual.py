@@ -9,7 +9,7 @@ from berth.bench.generator import Generator, Size
 from berth.bench.schedule import arrivals
 from berth.bench.window import Asked, Box, Run, Sample, window
 from berth.bench.workload import Ask, Workload, asks
-from berth.results import Point, Slo, Window
+from berth.records.results import Point, Slo, Window
 from berth.sim.batch import LoadModel
 from berth.sim.pacer import Pacer
 

@@ -14,12 +14,14 @@ from typing import IO
 
 import pytest
 
-from berth import audit, processes, reserved_file
+from berth import processes
 from berth.boot import main
 from berth.boot.config.settings import Settings
 from berth.errors import MachineError, UnwritableError
+from berth.ipc import reserved_file
 from berth.plan import Keys, Launch, Plan, RunPaths
 from berth.processes import APPLIANCE_MARKER, ProcessRecord, replica_record
+from berth.records import audit
 from tests.fakes.api_keys import api_keys
 from tests.fakes.plans import make_plan, make_replica
 

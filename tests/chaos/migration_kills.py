@@ -18,11 +18,11 @@ from typing import Literal
 from berth.control.controller import Controller
 from berth.control.logs.engine_logs import Output
 from berth.control.publish import read_control_state
-from berth.control_socket import ask
-from berth.migration import How, Migration, Options, Phase
-from berth.operations import Action, Change, Operation, Request
+from berth.ipc.control_socket import ask
+from berth.ipc.migration import How, Migration, Options, Phase
+from berth.ipc.operations import Action, Change, Operation, Request
 from berth.plan import Author, Keys, Plan, Revision, Standby
-from berth.revisions import keep, read
+from berth.records.revisions import keep, read
 from berth.state import ReplicaStatus
 from tests.control.harness import FAST, Appliance, appliance, engine, plan_of
 

@@ -28,7 +28,7 @@ from typing import Any, Final
 import httpx
 from openai import APITimeoutError, AsyncOpenAI
 
-from berth import traffic
+from berth.ipc import traffic
 from berth.sim.options import PARAGRAPH
 from berth.state import ReplicaStatus
 from tests.chaos.observation import WAYS, Observation, Outcome, ask, make_client

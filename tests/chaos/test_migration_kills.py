@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from berth.migration import How, Phase
-from berth.operations import OperationState
+from berth.ipc.migration import How, Phase
+from berth.ipc.operations import OperationState
 from tests.chaos.migration_kills import BEGINS, Case, cases, run
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(180)]

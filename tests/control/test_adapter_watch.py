@@ -17,7 +17,7 @@ from berth.control.operations.commands import adapter_lines
 from berth.control.runtime import Runtime
 from berth.control.supervisord_client import SupervisordClient
 from berth.host.gpu_usage import Gpus
-from berth.operations import AdapterChange, DenialCode
+from berth.ipc.operations import AdapterChange, DenialCode
 from berth.plan import Adapter, Launch, Restarts
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_plan, make_replica

@@ -16,9 +16,9 @@ from berth.control.probes import Prober
 from berth.control.runtime import Runtime
 from berth.control.supervisord_client import SupervisordClient
 from berth.host.gpu_usage import Gpus
+from berth.ipc.traffic import TrafficReport
 from berth.plan import DialectName, Launch
 from berth.state import ReplicaStatus
-from berth.traffic import TrafficReport
 from tests.fakes.plans import make_plan, make_replica
 from tests.sim.harness import running
 

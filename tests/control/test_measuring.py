@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from berth import measured
 from berth.control.decisions.records import Record
 from berth.control.logs.load_progress import Tracker
 from berth.control.logs.start_memory import StartMemory
 from berth.control.measuring import keep_measurement
 from berth.host.gpu_usage import Gpus
 from berth.plan import EngineName, Launch, MeasuredAs, Plan, Replica, RunPaths
+from berth.records import measured
 from berth.state import ReplicaStatus
 from tests.control.harness import appliance, engine, plan_of
 from tests.fakes.plans import GPU_PLAN

@@ -20,8 +20,8 @@ from berth.control.publish import (
     read_control_state,
     read_state,
 )
+from berth.ipc.reserved_file import reserve
 from berth.plan import Launch, RunPaths
-from berth.reserved_file import reserve
 from berth.state import GpuState, Progress, ReplicaStatus, most_bytes
 from tests.fakes.plans import make_plan, make_replica
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from berth.control.router_watch import StoppedProcesses, foreground, watch_router
-from berth.heartbeats import BLOCKED_ROUNDS, FIRST_WORKER, ROUTER, STOPPED_ROUNDS, Heartbeat, Row
+from berth.ipc.heartbeats import BLOCKED_ROUNDS, FIRST_WORKER, ROUTER, STOPPED_ROUNDS, Heartbeat, Row
 from berth.plan import RunPaths
 from berth.proc_stat import stat_of
 
 # argv: the file, the row, and when its loop is blocked (seconds, or never).
 WORKER = """
 import asyncio, pathlib, sys, time
-from berth.heartbeats import Heartbeat
+from berth.ipc.heartbeats import Heartbeat
 async def run():
     heartbeat = Heartbeat(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
     asyncio.get_running_loop().call_later(float(sys.argv[3]), time.sleep, 60)

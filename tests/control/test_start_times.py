@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from berth import starts
 from berth.control.decisions.records import Record
 from berth.control.start_times import StartTimes, how
 from berth.plan import Launch, Sleep, SleepCall
-from berth.starts import How
+from berth.records import starts
+from berth.records.starts import How
 from berth.state import ReplicaStatus
 from tests.control.harness import appliance, engine, plan_of
 from tests.fakes.plans import make_replica

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from berth import journal
 from berth.control.status import status
 from berth.errors import ControlError
+from berth.ipc import journal
 from berth.plan import Plan, RunPaths
 from berth.state import GpuState, Progress, RankState, ReplicaState, ReplicaStatus, State
 from tests.fakes.plans import GPU_PLAN as PLAN

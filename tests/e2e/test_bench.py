@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from berth import results
 from berth.cli import main as cli
+from berth.records import results
 from tests.e2e.appliance import Appliance, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

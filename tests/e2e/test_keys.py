@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from berth import traffic
+from berth.ipc import traffic
 from berth.plan.keys import digest
 from tests.e2e.appliance import ROOT, Appliance, end
 

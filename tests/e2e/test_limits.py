@@ -14,7 +14,7 @@ import ollama
 import openai
 import pytest
 
-from berth.journal import Names, Reader
+from berth.ipc.journal import Names, Reader
 from berth.plan import Keys
 from tests.e2e.appliance import Appliance, sim_models
 

@@ -14,12 +14,12 @@ import httpx
 import psutil
 import pytest
 
-from berth.control_socket import ask
 from berth.errors import ControlError
-from berth.migration import Migration, Phase
-from berth.operations import Operation, OperationState, Reply, Request
+from berth.ipc.control_socket import ask
+from berth.ipc.migration import Migration, Phase
+from berth.ipc.operations import Operation, OperationState, Reply, Request
 from berth.plan import RevisionState
-from berth.revisions import read
+from berth.records.revisions import read
 from tests.e2e.appliance import Appliance, end, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]

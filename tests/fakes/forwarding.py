@@ -13,7 +13,7 @@ from starlette.types import Message
 from berth.apis.base import NO_HEADERS, ApiFormat, Headers
 from berth.canonical import InferenceRequest
 from berth.errors import ApiError
-from berth.journal import NO_TRACE, Trace
+from berth.ipc.journal import NO_TRACE, Trace
 from berth.plan import Keys, Limits, ModelRoute, Replica
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector

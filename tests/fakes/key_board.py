@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from berth.key_counters import Shape
+from berth.ipc.key_counters import Shape
 from berth.plan import Plan
 from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.shared_counters import Scoreboard

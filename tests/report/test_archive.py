@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from berth import audit, journal
 from berth.cli.main import main
 from berth.errors import UnwritableError
+from berth.ipc import journal
 from berth.plan import Keys
+from berth.records import audit
 from berth.report import archive
 from berth.report.archive import box_of, collected, report
 from berth.report.parts import PARTS

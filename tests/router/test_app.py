@@ -11,7 +11,7 @@ import pytest
 from starlette.types import Message, Scope
 
 from berth.boot.config.routes import OWN_PATHS
-from berth.heartbeats import FIRST_WORKER, read_rows
+from berth.ipc.heartbeats import FIRST_WORKER, read_rows
 from berth.plan import Keys, Plan
 from berth.router.app import App, plain_path
 from berth.router.exchange.addresses import Addresses

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from berth.heartbeats import FIRST_WORKER, Heartbeat, Row
+from berth.ipc.heartbeats import FIRST_WORKER, Heartbeat, Row
 from berth.plan import Listen
 from berth.proc_stat import stat_of
 from berth.router.steering import BLOCKED_POLLS, STOPPED_POLLS, Steering, Watch, take_all
@@ -24,7 +24,7 @@ CONNECTIONS = 30  # by hash, another process would get some of them
 OTHER = """
 import os, socket, sys
 from pathlib import Path
-from berth.heartbeats import FIRST_WORKER, Heartbeat
+from berth.ipc.heartbeats import FIRST_WORKER, Heartbeat
 listener = socket.socket()
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 listener.bind(("127.0.0.1", int(sys.argv[1])))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from berth import journal
 from berth.errors import ControlError
-from berth.heartbeats import FIRST_WORKER, Heartbeat
+from berth.ipc import journal
+from berth.ipc.heartbeats import FIRST_WORKER, Heartbeat
 from berth.plan import ApiKey, Keys, Plan
 from berth.processes import replace_file
 from berth.router.telemetry.metrics import Meter, layout

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from berth.apis.openai.chat import OpenaiChat
-from berth.journal import Trace
+from berth.ipc.journal import Trace
 from berth.plan import ApiKey, Keys, Plan, Tracing
 from berth.processes import replace_file
 from berth.state import TracerState

@@ -4,7 +4,7 @@ It merges the output of all programs into one stream of complete lines, each wit
 block on the reader of the container's standard output. It forwards signals, and exits with supervisord's exit code
 after the final log lines of all programs.
 
-It also watches control (see berth.heartbeats): a silent one is killed, and supervisord starts it again. supervisord
+It also watches control (see berth.ipc.heartbeats): a silent one is killed, and supervisord starts it again. supervisord
 itself may not stay stopped: killing it would end everything, so it is resumed.
 
 It imports little: it starts together with all other programs, and runs as long as they do.
@@ -21,9 +21,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from berth import heartbeats
 from berth.boot.foreground.start_block import BlockWriter, has_terminal
 from berth.boot.foreground.stdout_writer import StdoutWriter
+from berth.ipc import heartbeats
 from berth.log import LogFormat, foreign_line
 from berth.log_lines import Splitter
 

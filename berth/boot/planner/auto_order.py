@@ -10,9 +10,9 @@ from dataclasses import replace
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.measurements import compared_as
 from berth.boot.planner.resolve import ResolvedModel
-from berth.measured import gpu_kind
 from berth.plan import EngineName, MeasuredAs
-from berth.results import METHOD, BenchResult
+from berth.records.measured import gpu_kind
+from berth.records.results import METHOD, BenchResult
 from berth.units import date
 
 

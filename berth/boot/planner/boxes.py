@@ -2,7 +2,7 @@
 
 import asyncio
 
-from berth.box_link import LinkError, Question, ask
+from berth.ipc.box_link import LinkError, Question, ask
 from berth.plan import Box, Node, Nodes
 
 

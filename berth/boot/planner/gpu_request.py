@@ -14,8 +14,8 @@ from berth.boot.planner.memory import (
     weights_per_gpu,
 )
 from berth.engines.base import Engine
-from berth.measured import Measurement, gpu_kind
 from berth.plan import EngineName, Gpu, MemoryEstimate, Task
+from berth.records.measured import Measurement, gpu_kind
 from berth.room import RAM, WHOLE
 
 LONGEST_SEARCHED = 2**20  # tokens: vLLM's tables of blocks take memory for the context from which it searches

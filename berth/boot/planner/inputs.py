@@ -24,11 +24,11 @@ from berth.host.installed_engines import InstalledEngine, installed, runtime_ver
 from berth.host.interfaces import Interface, interfaces
 from berth.host.net import bind_error
 from berth.host.own_address import reaches
-from berth.measured import Measured, read
 from berth.plan import Box, EngineName, GpuInventory, Nodes
-from berth.results import BenchResult, all_of
-from berth.revisions import History
-from berth.revisions import read as read_history
+from berth.records.measured import Measured, read
+from berth.records.results import BenchResult, all_of
+from berth.records.revisions import History
+from berth.records.revisions import read as read_history
 
 FIRST_PORT, LAST_PORT = 20000, 29999  # below Linux's ephemeral ports, which the kernel assigns
 

@@ -9,8 +9,8 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import ModelSpec
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.resolve import ResolvedModel
-from berth.measured import Measurement, gpu_kind
 from berth.plan import EngineName, Gpu, MeasuredAs
+from berth.records.measured import Measurement, gpu_kind
 
 MEASURABLE = (EngineName.VLLM, EngineName.SGLANG)
 LEFT_OUT = frozenset(

@@ -14,7 +14,7 @@ from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.resolve import ResolvedModel
 from berth.log_lines import mask_secrets
 from berth.plan import Author, Revision
-from berth.revisions import History, digest
+from berth.records.revisions import History, digest
 from berth.units import date
 
 _SHORT_COMMIT = 12

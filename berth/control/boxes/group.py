@@ -13,9 +13,9 @@ The head gives every start a generation: a number that no start had before. Ther
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from berth.box_link import Order, RankReport
 from berth.control.decisions.records import LIVE, Record
 from berth.errors import shortened
+from berth.ipc.box_link import Order, RankReport
 from berth.plan import Box, Node, Nodes
 from berth.plan.ranks import differences
 from berth.state import RankState, ReplicaStatus

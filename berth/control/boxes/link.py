@@ -7,13 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from berth.box_link import Answer, LinkError, Order, Question, RankReport, answer_one, ask
 from berth.control.boxes import group
 from berth.control.boxes.group import LOST_BEATS, Heard, Others
 from berth.control.decisions.records import Goal, GroupEnd, Record
 from berth.control.probes import after_probe
 from berth.control.runtime import Runtime
 from berth.control.supervisord_client import Process
+from berth.ipc.box_link import Answer, LinkError, Order, Question, RankReport, answer_one, ask
 from berth.log import log
 from berth.plan import Nodes
 from berth.state import RankState, ReplicaStatus

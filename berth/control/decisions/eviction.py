@@ -22,7 +22,7 @@ from berth.control.decisions import claims
 from berth.control.decisions.claims import GONE, Claim, records_of
 from berth.control.decisions.memory import EXCESS_BYTES
 from berth.control.decisions.records import Goal, Observation
-from berth.operations import Action, Operation
+from berth.ipc.operations import Action, Operation
 from berth.plan import Importance, ModelRoute
 from berth.room import named, short
 from berth.state import ReplicaStatus

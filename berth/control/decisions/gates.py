@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from berth.migration import Counts, Migration
+from berth.ipc.migration import Counts, Migration
 
 ALPHA: Final = 0.01  # a good candidate is rejected
 BETA: Final = 0.05  # a bad one is not

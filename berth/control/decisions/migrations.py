@@ -17,8 +17,8 @@ from typing import Final
 from berth.control.decisions import gates
 from berth.control.decisions.records import GIVEN_UP, LIVE, Goal, Record, Transition
 from berth.control.decisions.restart_policy import History
-from berth.migration import Counts, How, Migration, Move, MoveKind, Phase
-from berth.operations import Action, Operation
+from berth.ipc.migration import Counts, How, Migration, Move, MoveKind, Phase
+from berth.ipc.operations import Action, Operation
 from berth.plan import ModelRoute
 from berth.state import ReplicaStatus
 

@@ -12,9 +12,9 @@ from berth.control.diagnosis import Failure
 from berth.control.logs.load_progress import Tracker
 from berth.control.probes import Health
 from berth.control.supervisord_client import Process
-from berth.operations import Operation
+from berth.ipc.operations import Operation
 from berth.plan import Discovered, ModelRoute, Replica, Restarts
-from berth.starts import How
+from berth.records.starts import How
 from berth.state import EngineLoad, ReplicaStatus
 
 _S = ReplicaStatus

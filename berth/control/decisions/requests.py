@@ -12,8 +12,8 @@ from berth.control.decisions import eviction, migrations, scaling, standby
 from berth.control.decisions.eviction import BY_SWAP
 from berth.control.decisions.records import COMING, GIVEN_UP, Goal, Observation, Record, Transition
 from berth.control.decisions.restart_policy import History
-from berth.migration import Migration, Phase
-from berth.operations import LOADING, Action, Operation, OperationState, Step
+from berth.ipc.migration import Migration, Phase
+from berth.ipc.operations import LOADING, Action, Operation, OperationState, Step
 from berth.room import ASLEEP_BYTES
 from berth.state import ReplicaStatus
 from berth.units import size

@@ -21,7 +21,7 @@ from enum import StrEnum
 from berth.control.decisions import claims, eviction
 from berth.control.decisions.eviction import BY_SWAP, Demand, Moment
 from berth.control.decisions.records import Observation, Record
-from berth.operations import Action, Operation
+from berth.ipc.operations import Action, Operation
 from berth.plan import Load, ModelRoute
 from berth.state import ReplicaStatus
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from berth.control.decisions.records import COMING, GIVEN_UP, Record
-from berth.operations import Action, Operation
+from berth.ipc.operations import Action, Operation
 from berth.state import ReplicaStatus
 
 

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from berth import traffic
 from berth.control.hangs.canary import Canary
 from berth.control.probes import Prober
 from berth.control.runtime import Runtime
+from berth.ipc import traffic
 from berth.log import log
 from berth.plan import Replica
 from berth.state import ReplicaStatus

@@ -5,11 +5,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from berth import audit
-from berth.audit import Entry
-from berth.capture import CaptureAction
+from berth.ipc.capture import CaptureAction
+from berth.ipc.operations import Operation, Reply, Request
 from berth.log import log
-from berth.operations import Operation, Reply, Request
+from berth.records import audit
+from berth.records.audit import Entry
 
 
 class AuditLog:

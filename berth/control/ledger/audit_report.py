@@ -5,7 +5,7 @@ import time
 
 import msgspec
 
-from berth import audit
+from berth.records import audit
 
 
 def report(data_dir: str, count: int, *, as_json: bool) -> str:

@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from berth.key_counters import Use
-from berth.usage import USAGE_VERSION, Line, Pair, line_of, parsed
+from berth.ipc.key_counters import Use
+from berth.records.usage import USAGE_VERSION, Line, Pair, line_of, parsed
 
 HOURS: Final = "hours"  # in place of a boot
 AFTER_S: Final = 86_400.0  # from the end of a month: clocks differ, and what was late has come by then

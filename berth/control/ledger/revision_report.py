@@ -7,7 +7,7 @@ import msgspec
 
 from berth.errors import ControlError
 from berth.plan import Plan, Revision, RevisionState
-from berth.revisions import History, differences, read
+from berth.records.revisions import History, differences, read
 
 
 def listing(plan: Plan, model: str, *, as_json: bool) -> str:

@@ -14,14 +14,15 @@ from typing import Final
 
 import msgspec
 
-from berth import key_counters, reserved_file, usage
 from berth.control.ledger.compaction import AFTER_S, compact
 from berth.control.ledger.key_watch import write_keys
 from berth.errors import ControlError
-from berth.key_counters import Shape
+from berth.ipc import key_counters, reserved_file
+from berth.ipc.key_counters import Shape
 from berth.log import log
 from berth.plan import ApiKey, Plan, read_keys
-from berth.usage import Notes
+from berth.records import usage
+from berth.records.usage import Notes
 
 FLUSH_S: Final = 60.0
 

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass, replace
 
 from berth.engines.cli_arguments import option
-from berth.measured import Measurement
 from berth.plan import EngineName, Plan, Replica
+from berth.records.measured import Measurement
 from berth.units import GIB
 
 _FEW = 1000  # characters; a longer line is a dump of the configuration

@@ -7,9 +7,9 @@ in the end. Times and lengths come from the journal: of the last requests.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from berth import traffic
-from berth.journal import Names, Reader, Record
-from berth.migration import Counts, Migration, Options, Phase
+from berth.ipc import traffic
+from berth.ipc.journal import Names, Reader, Record
+from berth.ipc.migration import Counts, Migration, Options, Phase
 from berth.plan import Plan
 
 _COUNTED = frozenset({Phase.CANARY, Phase.PROMOTING, Phase.SETTLING})

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from berth import revisions
 from berth.control.decisions import migrations
 from berth.control.decisions.records import Observation
 from berth.control.migrating.evidence import Evidence
@@ -21,10 +20,11 @@ from berth.control.operations.planning import Around
 from berth.control.operations.store import NOTHING
 from berth.control.runtime import Runtime
 from berth.host import cgroup
+from berth.ipc.migration import How, Migration, Phase
+from berth.ipc.operations import Action, Change, Operation
 from berth.log import log
-from berth.migration import How, Migration, Phase
-from berth.operations import Action, Change, Operation
 from berth.plan import Revision, RevisionState
+from berth.records import revisions
 from berth.state import Canary
 
 WRITE_S: Final = 5.0  # for a revision: a disk that hangs must not stop control

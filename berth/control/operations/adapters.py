@@ -5,7 +5,7 @@ from dataclasses import replace
 from berth.control.decisions.records import Observation
 from berth.control.operations import denials
 from berth.control.operations.store import Kept
-from berth.operations import AdapterChange, AdapterStatus, Denial, DenialCode, Reply
+from berth.ipc.operations import AdapterChange, AdapterStatus, Denial, DenialCode, Reply
 from berth.plan import ModelRoute
 
 

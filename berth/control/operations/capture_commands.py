@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
-from berth.capture import Capture, CaptureAction, Captured, CaptureRequest, Exchange, as_curl
 from berth.control.operations.commands import DENIED, show, who
-from berth.control_socket import ask
-from berth.operations import Request
+from berth.ipc.capture import Capture, CaptureAction, Captured, CaptureRequest, Exchange, as_curl
+from berth.ipc.control_socket import ask
+from berth.ipc.operations import Request
 from berth.plan import Plan, read_plan
 
 FORMS: Final = ("text", "curl", "json")

@@ -1,4 +1,4 @@
-"""Captured requests, in the memory of control; see berth.capture."""
+"""Captured requests, in the memory of control; see berth.ipc.capture."""
 
 import time
 from collections import deque
@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from berth.capture import (
+from berth.errors import ControlError
+from berth.ipc.capture import (
     KEPT_BYTES,
     KEPT_S,
     LONGEST_S,
@@ -21,8 +22,7 @@ from berth.capture import (
     Message,
     Only,
 )
-from berth.errors import ControlError
-from berth.operations import Denial, DenialCode, Reply
+from berth.ipc.operations import Denial, DenialCode, Reply
 from berth.plan import Plan, read_keys
 
 _LEFT_OUT: Final = Message(line="")

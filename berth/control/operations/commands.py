@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 from berth.control.decisions.gates import of_migration as gates
-from berth.control_socket import ask
-from berth.migration import How, Migration, Move, MoveKind, Phase
-from berth.operations import (
+from berth.ipc.control_socket import ask
+from berth.ipc.migration import How, Migration, Move, MoveKind, Phase
+from berth.ipc.operations import (
     AdapterChange,
     AdapterStatus,
     Change,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from berth.control.decisions import claims, eviction
 from berth.control.decisions.records import Observation, Record
-from berth.operations import HISTORY, LONGEST_DRAIN_S, Action, Change, Denial, DenialCode, Operation, Pin
+from berth.ipc.operations import HISTORY, LONGEST_DRAIN_S, Action, Change, Denial, DenialCode, Operation, Pin
 from berth.plan import ModelRoute, Standby
 from berth.state import ReplicaStatus
 

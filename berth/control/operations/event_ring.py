@@ -5,8 +5,8 @@ from collections import deque
 from typing import Final
 
 from berth.control.decisions.records import Record
-from berth.migration import Migration, Phase
-from berth.operations import Event, Operation
+from berth.ipc.migration import Migration, Phase
+from berth.ipc.operations import Event, Operation
 
 MOST: Final = 1000
 _MICROSECONDS: Final = 1_000_000

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 from berth.control.decisions.migrations import AT_REST
 from berth.control.decisions.records import COMING, LIVE, Observation, Record
 from berth.control.operations import denials
-from berth.migration import How, Migration, Options, Phase
-from berth.operations import Change, Denial, DenialCode
+from berth.ipc.migration import How, Migration, Options, Phase
+from berth.ipc.operations import Change, Denial, DenialCode
 from berth.plan import Author, ModelRoute, RevisionState, Standby
-from berth.revisions import History
+from berth.records.revisions import History
 from berth.state import ReplicaStatus
 from berth.units import size
 

@@ -9,9 +9,9 @@ from typing import Final
 
 import msgspec
 
-from berth.control_socket import MOST_BYTES
+from berth.ipc.control_socket import MOST_BYTES
+from berth.ipc.operations import Denial, DenialCode, Reply, Request
 from berth.log import log
-from berth.operations import Denial, DenialCode, Reply, Request
 
 RETRY_S: Final = 5.0
 _MASK: Final = 0o177

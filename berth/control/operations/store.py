@@ -13,9 +13,8 @@ from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, Deci
 from berth.control.operations import denials, planning
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.planning import Around
-from berth.log import log
-from berth.migration import Migration, Move, MoveKind
-from berth.operations import (
+from berth.ipc.migration import Migration, Move, MoveKind
+from berth.ipc.operations import (
     HISTORY,
     LEASE_S,
     LONGEST_DRAIN_S,
@@ -31,6 +30,7 @@ from berth.operations import (
     Reply,
     Step,
 )
+from berth.log import log
 from berth.plan import Adapter, Load, ModelRoute, Standby
 from berth.state import AddedAdapter, Cause, ChangeKind, ModelChanges, ReplicaStatus
 

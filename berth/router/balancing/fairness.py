@@ -8,7 +8,7 @@ A client that was away has no claim to what it did not use: when it comes back, 
 got a slot did (as in start-time fair queueing).
 """
 
-from berth.key_counters import CACHED_WEIGHT, LIFTED, SERVED, TURN_WIDTH
+from berth.ipc.key_counters import CACHED_WEIGHT, LIFTED, SERVED, TURN_WIDTH
 from berth.router.telemetry.key_board import KeyBoard
 
 _RESPONSE_WEIGHT = 2.0

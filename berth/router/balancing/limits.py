@@ -22,7 +22,7 @@ from typing import Final
 from berth.apis.stream_events import HEARTBEAT_S
 from berth.canonical import Operation, Usage
 from berth.errors import BudgetError, RateLimitError
-from berth.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, LAST_USED, REQUESTS_USED, TOKENS_USED, charge
+from berth.ipc.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, LAST_USED, REQUESTS_USED, TOKENS_USED, charge
 from berth.plan import ApiKey, Plan
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.fairness import cost

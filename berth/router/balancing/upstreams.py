@@ -11,9 +11,9 @@ from berth.canonical import Operation
 from berth.dialects.base import Dialect
 from berth.dialects.registry import dialect_of
 from berth.errors import NotReadyError
+from berth.ipc.reserved_file import read
 from berth.log import log
 from berth.plan import Discovered, EngineName, Keys, Load, ModelRoute, Plan, Replica
-from berth.reserved_file import read
 from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
 from berth.router.exchange.outcomes import HEALTHY, UNHEALTHY, Outcome

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
-from berth.heartbeats import CONTROL, ROUTER, read_rows
+from berth.ipc.heartbeats import CONTROL, ROUTER, read_rows
 from berth.proc_stat import PROC, rss_bytes
 
 _IDLE: Final = (3, 4)  # idle and iowait, among the numbers of /proc/stat

@@ -14,11 +14,11 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from berth.control_socket import ask
 from berth.errors import ControlError, NotReadyError
-from berth.journal import Names
+from berth.ipc.control_socket import ask
+from berth.ipc.journal import Names
+from berth.ipc.operations import Operation, Request
 from berth.log import log
-from berth.operations import Operation, Request
 from berth.plan import ApiKey, Keys, Plan
 from berth.plan.keys import OPEN
 from berth.router.events.host_usage import HostUsage

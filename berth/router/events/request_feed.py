@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any, Final
 
-from berth.journal import Names, Reader, Record
-from berth.traffic import workers
+from berth.ipc.journal import Names, Reader, Record
+from berth.ipc.traffic import workers
 
 MOST_REQUESTS: Final = 100  # that are over, in one event
 

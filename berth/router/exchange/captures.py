@@ -1,4 +1,4 @@
-"""What a router worker captures, while an operator wants it; see berth.capture."""
+"""What a router worker captures, while an operator wants it; see berth.ipc.capture."""
 
 import asyncio
 import time
@@ -9,12 +9,12 @@ from typing import Final
 
 from starlette.types import Scope, Send
 
-from berth.capture import Capture, CaptureAction, CaptureRequest, Exchange, Message
-from berth.control_socket import ask
-from berth.journal import BROKEN
-from berth.key_poll import KeyPoll
+from berth.ipc.capture import Capture, CaptureAction, CaptureRequest, Exchange, Message
+from berth.ipc.control_socket import ask
+from berth.ipc.journal import BROKEN
+from berth.ipc.key_poll import KeyPoll
+from berth.ipc.operations import Request
 from berth.log import log
-from berth.operations import Request
 from berth.redaction import Redactor
 from berth.router.exchange.auth import key_in
 from berth.router.exchange.recording import Recording

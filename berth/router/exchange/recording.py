@@ -13,9 +13,9 @@ from typing import Final
 from starlette.types import Message as AsgiMessage
 from starlette.types import Scope, Send
 
-from berth import capture
 from berth.canonical import UpstreamRequest
-from berth.capture import CapturedAttempt, Message
+from berth.ipc import capture
+from berth.ipc.capture import CapturedAttempt, Message
 from berth.redaction import MASK, Redactor, is_secret
 
 TAPE_BYTES: Final = 1 << 20  # of a body: media, which is left out in the end, is part of it

@@ -7,7 +7,7 @@ from berth.apis.base import NO_HEADERS, ApiFormat, EncodingError, StreamEncoder
 from berth.canonical import InferenceRequest, Usage
 from berth.dialects.base import StreamDecoder
 from berth.errors import ApiError
-from berth.journal import BROKEN, NO_TRACE, Trace
+from berth.ipc.journal import BROKEN, NO_TRACE, Trace
 from berth.plan import ApiKey, ModelRoute, Replica, RoutingRule
 from berth.plan.keys import OPEN
 from berth.router.exchange.headers import Priority, request_id_headers
@@ -88,7 +88,7 @@ class RequestContext:
         self.frames = 0  # of its streams that are over
         self.continued = False  # another replica continued the response
         # for the journal
-        self.flags = 0  # those of berth.journal that are set on the way
+        self.flags = 0  # those of berth.ipc.journal that are set on the way
         self.trace: Trace = NO_TRACE
         # waited for a slot or a model, and for a model only; the last one of time.monotonic(), 0: it does not wait
         self.queue_s, self.load_s, self.queued_at = 0.0, 0.0, 0.0

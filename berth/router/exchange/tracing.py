@@ -12,7 +12,7 @@ from binascii import unhexlify
 from collections.abc import Mapping
 from typing import Final
 
-from berth.journal import Trace
+from berth.ipc.journal import Trace
 from berth.plan import Tracing
 
 _TRACEPARENT: Final = re.compile(  # versions after 00 may have more at their end

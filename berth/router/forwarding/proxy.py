@@ -7,7 +7,7 @@ clients take a stream that just stops for a complete response.
 
 from berth.canonical import Failure
 from berth.errors import LoopDetectedError
-from berth.journal import FALLBACK
+from berth.ipc.journal import FALLBACK
 from berth.log import log
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.circuit_breaker import RetryBudget

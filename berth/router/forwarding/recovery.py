@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from berth.canonical import Transcript
-from berth.journal import CONTINUED
+from berth.ipc.journal import CONTINUED
 from berth.log import log
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.upstreams import Upstream, Upstreams

@@ -1,7 +1,7 @@
 """/admin: operations over the network, for who has BERTH_ADMIN_KEY, or a key of `berth key admin`, or has signed in to
 the page with one of them. Without BERTH_ADMIN_KEY these paths do not exist for anybody else.
 
-The router only forwards them to control (see berth.operations), which also serves `berth load ...`.
+The router only forwards them to control (see berth.ipc.operations), which also serves `berth load ...`.
 """
 
 import asyncio
@@ -18,9 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from berth import admin_keys, audit, usage
+from berth import admin_keys
 from berth.apis.json_weight import UNWEIGHED_BYTES
-from berth.control_socket import ask
 from berth.errors import (
     ApiError,
     AuthenticationError,
@@ -32,9 +31,11 @@ from berth.errors import (
     NotReadyError,
     TooLargeError,
 )
-from berth.migration import Move
-from berth.operations import Change, Denial, DenialCode, Reply, Request
+from berth.ipc.control_socket import ask
+from berth.ipc.migration import Move
+from berth.ipc.operations import Change, Denial, DenialCode, Reply, Request
 from berth.plan import Keys, Plan
+from berth.records import audit, usage
 from berth.router.exchange.auth import key_in
 from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import json_reply, write

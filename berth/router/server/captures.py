@@ -7,10 +7,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from berth.apis.json_weight import UNWEIGHED_BYTES
-from berth.capture import MOST_REQUESTS, USUAL_S, Capture, CaptureAction, CaptureRequest, Only, parse_only
-from berth.control_socket import ask
 from berth.errors import ControlError, InvalidRequestError, NotReadyError, TooLargeError
-from berth.operations import Request
+from berth.ipc.capture import MOST_REQUESTS, USUAL_S, Capture, CaptureAction, CaptureRequest, Only, parse_only
+from berth.ipc.control_socket import ask
+from berth.ipc.operations import Request
 from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import json_reply, write
 from berth.router.server.admin import error_of, operator_of

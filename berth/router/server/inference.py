@@ -14,7 +14,7 @@ from berth.apis.responses.endpoints import OpenaiInputTokens, OpenaiResponses
 from berth.canonical import InferenceRequest
 from berth.dialects.requests.references import hosts_named
 from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
-from berth.journal import APIS
+from berth.ipc.journal import APIS
 from berth.log import log
 from berth.router.balancing import affinity, prefixes
 from berth.router.exchange.headers import HEADER, HOPS, Priority, hops, priority

@@ -13,10 +13,10 @@ from msgspec.structs import replace
 
 from berth.apis.base import ApiFormat, Immediate
 from berth.apis.ollama.fields import keep_alive_s
-from berth.control_socket import ask
 from berth.errors import ControlError
+from berth.ipc.control_socket import ask
+from berth.ipc.operations import Keep, Request
 from berth.log import log
-from berth.operations import Keep, Request
 from berth.plan import Load, ModelRoute
 from berth.router.exchange.request import RequestContext
 from berth.router.server.inference import Inference

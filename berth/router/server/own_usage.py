@@ -8,9 +8,9 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from berth import usage
-from berth.key_counters import CHARGED, KEY_WIDTH
+from berth.ipc.key_counters import CHARGED, KEY_WIDTH
 from berth.plan import ApiKey
+from berth.records import usage
 from berth.router.exchange.responses import json_reply, write
 from berth.router.worker import Worker
 

@@ -13,8 +13,8 @@ import msgspec
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from berth.ipc.reserved_file import read
 from berth.plan import ModelRoute, Plan
-from berth.reserved_file import read
 from berth.router.telemetry.status import Traffic
 from berth.state import EngineLoad, ReplicaState, ReplicaStatus, TracerState
 

@@ -1,10 +1,10 @@
-"""A worker's view of what all workers count for each client (berth.key_counters)."""
+"""A worker's view of what all workers count for each client (berth.ipc.key_counters)."""
 
 import threading
 from pathlib import Path
 
-from berth import key_counters
-from berth.key_counters import IN_FLIGHT, KEY_WIDTH, LIMITED, LIMITS, WAIT_S, WAITS, Shape
+from berth.ipc import key_counters
+from berth.ipc.key_counters import IN_FLIGHT, KEY_WIDTH, LIMITED, LIMITS, WAIT_S, WAITS, Shape
 from berth.router.telemetry.shared_counters import Scoreboard
 
 

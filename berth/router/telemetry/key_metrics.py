@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
-from berth.key_counters import (
+from berth.ipc.key_counters import (
     CACHED,
     CHARGED,
     CLASSES,

@@ -15,8 +15,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from berth import __version__
 from berth.canonical import Operation
-from berth.journal import BROKEN
-from berth.key_counters import CACHED, COMPLETION, FAILED, PROMPT, RATE_LIMITED, REJECTED, SUCCEEDED, USE_WIDTH
+from berth.ipc.journal import BROKEN
+from berth.ipc.key_counters import CACHED, COMPLETION, FAILED, PROMPT, RATE_LIMITED, REJECTED, SUCCEEDED, USE_WIDTH
 from berth.notices import Notice
 from berth.plan import Plan, Replica
 from berth.router.exchange.outcomes import FAILED_ATTEMPTS, ContinuationBlocker, Outcome
@@ -226,7 +226,7 @@ class Meter:
         return self._row[self._on_replica[replica.name]]
 
     def traffic(self, plan: Plan) -> list[int]:
-        """What this worker reports to control: see berth.traffic."""
+        """What this worker reports to control: see berth.ipc.traffic."""
         row, replicas = self._row, plan.replicas
         loads = [row[self._on_replica[replica.name]] for replica in replicas]
         attempts, failures, unfit = (

@@ -1,4 +1,4 @@
-"""One worker's part of the journal (see berth.journal): each request when it is over, and a table of those in progress.
+"""One worker's part of the journal (see berth.ipc.journal): each request when it is over, and those in progress.
 
 Not recorded are requests whose key is missing or wrong: anyone could fill the ring with those.
 """
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from berth import journal
 from berth.canonical import Usage
-from berth.journal import (
+from berth.ipc import journal
+from berth.ipc.journal import (
     NONE,
     OPERATIONS,
     OVER,
@@ -25,11 +25,11 @@ from berth.journal import (
     Reader,
     Tally,
 )
+from berth.ipc.traffic import workers
 from berth.notices import RECENT_S
 from berth.plan import Plan
 from berth.router.exchange.outcomes import Outcome
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
-from berth.traffic import workers
 
 REFRESH_S: Final = 1.0
 TALLY_S: Final = 10.0  # how old the tallies may be: to read them takes a millisecond for each worker

@@ -21,7 +21,7 @@ from berth.bench.client import EngineClient
 from berth.bench.measure import Conditions, Engine
 from berth.bench.plan_points import Profile
 from berth.plan import DialectName, EngineName, Launch, Probe, Replica, Task
-from berth.results import Outcome, Point, Slo, Window
+from berth.records.results import Outcome, Point, Slo, Window
 from etc.tools.bench_truth.outcomes import tally
 
 TRIALS = 100

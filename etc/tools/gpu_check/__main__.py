@@ -16,7 +16,7 @@ import msgspec
 
 from berth.host.gpu_usage import Gpus
 from berth.host.gpus import inventory
-from berth.measured import MEASURED_VERSION
+from berth.records.measured import MEASURED_VERSION
 from etc.tools.gpu_check import engines
 from etc.tools.gpu_check.parts import PARTS, Bench, Json
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from berth.boot.foreground.__main__ import MOST_SHOWN, Channel, ControlWatch
-from berth.heartbeats import BLOCKED_ROUNDS
+from berth.ipc.heartbeats import BLOCKED_ROUNDS
 from berth.log import LogFormat
 
 CONTROL_THAT_STOPS = """
 import pathlib, signal, sys
-from berth.heartbeats import CONTROL, Heartbeat
+from berth.ipc.heartbeats import CONTROL, Heartbeat
 Heartbeat(pathlib.Path(sys.argv[1]), CONTROL).beat()
 print(flush=True)
 signal.pause()

@@ -209,7 +209,7 @@ def test_resumes_a_stopped_supervisord(plan: Plan) -> None:
 def test_kills_a_silent_control(plan: Plan) -> None:
     child = """
 import os, pathlib, signal, sys
-from berth.heartbeats import CONTROL, Heartbeat
+from berth.ipc.heartbeats import CONTROL, Heartbeat
 control = os.fork()
 if control == 0:
     Heartbeat(pathlib.Path(sys.argv[1]).parent / "heartbeats", CONTROL).beat()

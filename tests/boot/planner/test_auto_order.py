@@ -11,7 +11,7 @@ from berth.boot.planner.build import make_plan
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.table import plan_table
 from berth.plan import DialectName, EngineName, Plan
-from berth.results import BenchResult, EngineResult, Point, Start, Window
+from berth.records.results import BenchResult, EngineResult, Point, Start, Window
 from tests.fakes.machine import QWEN_8B, gpus, host_info
 
 CHAT = ModelSpec(name="chat", source=QWEN_8B.source, auto=True)

@@ -13,8 +13,8 @@ from berth.boot.planner.build import make_plan
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.measurements import LEFT_OUT
 from berth.boot.planner.table import plan_table
-from berth.measured import Measured, Measurement
 from berth.plan import EngineName, Importance, Load, Plan
+from berth.records.measured import Measured, Measurement
 from tests.fakes.machine import CPU_ENGINES, GIB, QWEN_8B, engine, gpu, gpus, host_info
 
 VLLM = EngineSpec(engine=EngineName.VLLM)

@@ -14,8 +14,8 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.planner.gpu_request import Allocation, GpuRequest, counts, divides
 from berth.boot.planner.memory import CacheOptions
 from berth.boot.planner.placement import CPU_SEQUENCES, gpu_kinds, place, place_on_cpu
-from berth.measured import Measurement, gpu_kind
 from berth.plan import EngineName, Gpu, MeasuredAs, MemoryEstimate, Task
+from berth.records.measured import Measurement, gpu_kind
 from tests.fakes.machine import BGE_M3, GIB, LLAMA_70B, QWEN_8B, TINY, FakeEngine, gpu, gpus, instance
 
 UNKNOWN = ModelInfo(source="x/unknown")

@@ -10,7 +10,7 @@ from berth.boot.config.settings import Settings
 from berth.boot.planner.build import make_keys, make_plan
 from berth.boot.planner.revisions import says
 from berth.plan import Author, EngineName, Plan, Revision
-from berth.revisions import History
+from berth.records.revisions import History
 from tests.fakes.machine import QWEN_8B, gpus, host_info
 
 VLLM, SGLANG = EngineSpec(engine=EngineName.VLLM), EngineSpec(engine=EngineName.SGLANG)

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from berth.box_link import Order, RankReport
 from berth.control.boxes import group
 from berth.control.boxes.group import Heard, Others
 from berth.control.decisions.lifecycle import apply, decide
 from berth.control.decisions.records import Goal, GroupEnd, Observation, Record
 from berth.control.supervisord_client import Process, ProcessState
+from berth.ipc.box_link import Order, RankReport
 from berth.plan import Box, Launch, Node, Nodes, Ranks, Restarts
 from berth.state import RankState, ReplicaStatus
 from tests.fakes.plans import make_replica

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from berth.boot.planner.boxes import ask_boxes
-from berth.box_link import LinkError, Question, ask
 from berth.control.boxes.link import Boxes
 from berth.control.decisions.records import GroupEnd, Record, Timing
 from berth.control.runtime import Runtime
 from berth.control.supervisord_client import Process, ProcessState, SupervisordClient
 from berth.host.gpu_usage import Gpus
+from berth.ipc.box_link import LinkError, Question, ask
 from berth.plan import Box, Launch, Node, Nodes, Ranks
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_plan, make_replica

@@ -10,7 +10,7 @@ from berth.control.decisions import claims, eviction
 from berth.control.decisions.eviction import Demand, Eviction, Moment
 from berth.control.decisions.memory import EXCESS_BYTES
 from berth.control.decisions.records import Goal, GpuMemory, Observation, Record
-from berth.operations import Action, Operation
+from berth.ipc.operations import Action, Operation
 from berth.plan import EngineName, Launch, Load, MemoryEstimate, ModelRoute, Restarts, Sleep, SleepCall, Task
 from berth.room import ASLEEP_BYTES
 from berth.state import ReplicaStatus

@@ -17,7 +17,7 @@ from berth.control.operations.event_ring import EventRing
 from berth.control.operations.store import Operations
 from berth.control.probes import Health
 from berth.control.supervisord_client import Process, ProcessState
-from berth.operations import Action, Change, DenialCode, OperationState
+from berth.ipc.operations import Action, Change, DenialCode, OperationState
 from berth.plan import Importance, Launch, Load, ModelRoute, Restarts, Standby, Task
 from berth.room import short
 from berth.state import ReplicaStatus

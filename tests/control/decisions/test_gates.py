@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from berth.control.decisions.gates import FEWEST_LENGTHS, REJECTS, failed, gates, ratio
-from berth.migration import Counts
+from berth.ipc.migration import Counts
 
 GOOD = Counts(attempts=500, timed=500, answers=500, tokens=50_000, tokens_squared=50_000 * 120)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from berth.control.decisions import migrations, requests
 from berth.control.decisions.migrations import View, advance, effective, held, moved, step, unproven
 from berth.control.decisions.records import Goal, Record
-from berth.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
-from berth.operations import Action, Operation, OperationState
+from berth.ipc.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
+from berth.ipc.operations import Action, Operation, OperationState
 from berth.plan import Launch, ModelRoute, Task
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_replica

@@ -13,7 +13,7 @@ from berth.control.operations.event_ring import EventRing
 from berth.control.operations.store import Operations
 from berth.control.probes import Health
 from berth.control.supervisord_client import Process, ProcessState
-from berth.operations import Action, Change, DenialCode, Operation, OperationState, Renewal, Reply
+from berth.ipc.operations import Action, Change, DenialCode, Operation, OperationState, Renewal, Reply
 from berth.plan import Launch, ModelRoute, Restarts, Sleep, Standby, Task
 from berth.state import ReplicaStatus
 from tests.control.takeover import records_of_the_next, same

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from berth.control.decisions.eviction import Demand, Moment
 from berth.control.decisions.records import LIVE
 from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, Decision, Idle, decide, of_model
-from berth.operations import Action, DenialCode, Keep
+from berth.ipc.operations import Action, DenialCode, Keep
 from berth.plan import Load, Standby
 from berth.state import Cause, ChangeKind, ReplicaStatus
 from tests.control.decisions.test_requests import DEAD, World

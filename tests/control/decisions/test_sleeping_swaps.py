@@ -9,7 +9,7 @@ from berth.control.decisions import claims, eviction, lifecycle
 from berth.control.decisions.memory import EXCESS_BYTES
 from berth.control.decisions.records import LIVE, Observation, Record
 from berth.control.supervisord_client import Process, ProcessState
-from berth.operations import Action, Change
+from berth.ipc.operations import Action, Change
 from berth.plan import EngineName, Sleep
 from berth.state import ReplicaStatus
 from tests.control.decisions.test_eviction import TURN_S, Box

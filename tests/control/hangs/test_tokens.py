@@ -11,10 +11,10 @@ import pytest
 
 from berth.control.hangs.tokens import Reading, silent_s, tokens
 from berth.control.probes import Prober
-from berth.heartbeats import FIRST_WORKER, Heartbeat
+from berth.ipc.heartbeats import FIRST_WORKER, Heartbeat
+from berth.ipc.traffic import TrafficReport
 from berth.plan import DialectName, Launch
 from berth.state import ReplicaStatus
-from berth.traffic import TrafficReport
 from tests.control.harness import FAST, appliance, plan_of
 from tests.fakes.plans import make_replica
 from tests.fakes.ports import free_port

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from berth import audit
 from berth.control.ledger.audit_log import AuditLog
 from berth.control.ledger.audit_report import report
-from berth.operations import (
+from berth.ipc.operations import (
     Action,
     AdapterChange,
     Change,
@@ -19,6 +18,7 @@ from berth.operations import (
     Request,
 )
 from berth.plan import Adapter
+from berth.records import audit
 
 pytestmark = pytest.mark.anyio
 

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from berth import key_counters, usage
 from berth.control.ledger import compaction
 from berth.control.ledger.compaction import HOURS, by_hour, compact
 from berth.control.ledger.key_watch import write_keys
 from berth.control.ledger.usage_writer import UsageWriter, append
-from berth.key_counters import Shape, Use
+from berth.ipc import key_counters
+from berth.ipc.key_counters import Shape, Use
 from berth.plan import Keys
-from tests.test_usage import NOW, line, plan_in, use
+from berth.records import usage
+from tests.records.test_usage import NOW, line, plan_in, use
 
 OCTOBER = NOW - 45 * 86_400  # the middle of that month
 VIEWS = ("", "key", "model", "day")

@@ -11,7 +11,7 @@ import pytest
 from berth.boot.config.api_keys import parse_api_keys
 from berth.control.ledger import key_watch
 from berth.control.ledger.key_watch import KeyWatch, write_keys
-from berth.key_poll import KeyPoll
+from berth.ipc.key_poll import KeyPoll
 from berth.plan import Keys, Plan, read_keys
 from berth.processes import replace_file
 from tests.fakes.plans import GPU_PLAN

@@ -8,7 +8,7 @@ import pytest
 
 from berth.cli.main import main
 from berth.plan import Author, Plan, Revision, RevisionState
-from berth.revisions import keep, path
+from berth.records.revisions import keep, path
 from tests.fakes.plans import make_plan, make_replica
 
 ONE = Revision(

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from berth import key_counters, usage
 from berth.control.ledger.key_watch import write_keys
 from berth.control.ledger.usage_writer import UsageWriter, append
-from berth.key_counters import CHARGED, KEY_WIDTH, Shape
+from berth.ipc import key_counters
+from berth.ipc.key_counters import CHARGED, KEY_WIDTH, Shape
 from berth.plan import ApiKey, Keys, Plan, read_keys
-from tests.test_usage import NOW, plan_in, use
+from berth.records import usage
+from tests.records.test_usage import NOW, plan_in, use
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,8 @@ import pytest
 
 from berth.control.logs.load_progress import Tracker, advance
 from berth.control.logs.start_memory import StartMemory, after_line, measurement
-from berth.measured import Measurement
 from berth.plan import EngineName, Launch, MeasuredAs, Plan
+from berth.records.measured import Measurement
 from tests.fakes.plans import GPU_PLAN
 
 GIB = 2**30

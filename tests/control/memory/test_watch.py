@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from berth.control_socket import ask
 from berth.host.gpu_usage import Gpus
-from berth.operations import Action, Change, OperationState, Reply, Request
+from berth.ipc.control_socket import ask
+from berth.ipc.operations import Action, Change, OperationState, Reply, Request
 from berth.plan import DriverState, Gpu, GpuInventory, Load, ModelRoute, Plan, Task
 from berth.processes import REPLICA_MARKER
 from berth.state import ReplicaStatus

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from berth import journal, traffic
 from berth.control.migrating.evidence import Evidence, is_slow, timed
-from berth.journal import NO_TRACE, Record
-from berth.migration import Counts, How, Migration, Options, Phase
+from berth.ipc import journal, traffic
+from berth.ipc.journal import NO_TRACE, Record
+from berth.ipc.migration import Counts, How, Migration, Options, Phase
+from berth.ipc.traffic import TrafficReport
 from berth.plan import Plan
-from berth.traffic import TrafficReport
 from tests.fakes.plans import make_plan, make_replica
 
 MIGRATION = Migration(

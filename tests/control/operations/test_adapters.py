@@ -7,7 +7,7 @@ import pytest
 from berth.control.decisions.records import Observation, Record
 from berth.control.operations.adapters import ask
 from berth.control.operations.store import Kept
-from berth.operations import AdapterChange, DenialCode
+from berth.ipc.operations import AdapterChange, DenialCode
 from berth.plan import Adapter, Launch, ModelRoute, Restarts, Task
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_replica

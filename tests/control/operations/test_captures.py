@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from berth import capture
-from berth.capture import Capture, CaptureAction, Captured, CaptureRequest, Exchange, Message, Only
 from berth.control.operations.captures import Captures
-from berth.operations import DenialCode, Reply
+from berth.ipc import capture
+from berth.ipc.capture import Capture, CaptureAction, Captured, CaptureRequest, Exchange, Message, Only
+from berth.ipc.operations import DenialCode, Reply
 from berth.plan import Keys, Plan
 from tests.fakes.api_keys import api_keys
 from tests.fakes.router import make_plan, replica, route

@@ -11,8 +11,8 @@ import pytest
 
 from berth.cli.main import main
 from berth.control.operations.server import serve
-from berth.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
-from berth.operations import Action, Denial, DenialCode, Operation, OperationState, Reply, Request, Step
+from berth.ipc.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
+from berth.ipc.operations import Action, Denial, DenialCode, Operation, OperationState, Reply, Request, Step
 from tests.fakes.plans import make_plan, make_replica
 
 MIGRATION = Migration(

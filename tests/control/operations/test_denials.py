@@ -6,7 +6,7 @@ import pytest
 
 from berth.control.decisions.records import Goal, Observation, Record
 from berth.control.operations.denials import denial, invalid
-from berth.operations import Action, Change, Denial, DenialCode, Operation, Pin
+from berth.ipc.operations import Action, Change, Denial, DenialCode, Operation, Pin
 from berth.plan import Launch, ModelRoute, Restarts, Sleep, Standby, Task
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_replica

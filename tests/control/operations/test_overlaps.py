@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from berth.operations import Action, Change, DenialCode, Keep, OperationState, Reply
+from berth.ipc.operations import Action, Change, DenialCode, Keep, OperationState, Reply
 from berth.state import ReplicaStatus
 from tests.control.decisions.test_eviction import Box
 from tests.control.decisions.test_residency import IDLE_S, OnRequest, TwoStages

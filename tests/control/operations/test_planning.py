@@ -9,8 +9,8 @@ from berth.control.decisions.records import Observation, Record
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.planning import Around, migration
 from berth.control.operations.store import Operations
-from berth.migration import How, Migration, Move, MoveKind, Options, Phase
-from berth.operations import HISTORY, Action, Change, Denial, DenialCode
+from berth.ipc.migration import How, Migration, Move, MoveKind, Options, Phase
+from berth.ipc.operations import HISTORY, Action, Change, Denial, DenialCode
 from berth.plan import (
     Author,
     EngineName,
@@ -23,7 +23,7 @@ from berth.plan import (
     Standby,
     Task,
 )
-from berth.revisions import History
+from berth.records.revisions import History
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_replica
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from berth.control.operations.server import serve
-from berth.control_socket import ask
 from berth.errors import ControlError
-from berth.operations import Action, Change, DenialCode, Operation, Reply, Request
+from berth.ipc.control_socket import ask
+from berth.ipc.operations import Action, Change, DenialCode, Operation, Reply, Request
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ import pytest
 from berth.control.decisions.records import Observation
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.store import Operations
-from berth.operations import Action, Change, OperationState
+from berth.ipc.operations import Action, Change, OperationState
 from berth.plan import Restarts
 
 OLD, NEW = 7, 8  # workers

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from berth.key_counters import Shape
+from berth.ipc.key_counters import Shape
 from berth.router.balancing.fairness import Turns, cost
 from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.shared_counters import Layout, Scoreboard

@@ -20,7 +20,7 @@ from berth.apis.ollama.chat import OllamaChat
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation, Usage
 from berth.errors import BudgetError, RateLimitError
-from berth.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, LIMITED, REQUESTS_USED, TOKENS_USED, WAITS
+from berth.ipc.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, LIMITED, REQUESTS_USED, TOKENS_USED, WAITS
 from berth.plan import ApiKey, Keys
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.limits import Limits, next_start

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.key_counters import Shape
+from berth.ipc.key_counters import Shape
 from berth.router.balancing.rates import Bucket
 from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.shared_counters import Layout, Scoreboard
@@ -22,7 +22,7 @@ SECONDS = 1.5
 WORKER = """
 import sys, time
 from pathlib import Path
-from berth.key_counters import Shape
+from berth.ipc.key_counters import Shape
 from berth.router.balancing.rates import Bucket
 from berth.router.telemetry.key_board import KeyBoard
 from berth.router.telemetry.shared_counters import Layout, Scoreboard

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from berth.heartbeats import FIRST_WORKER, ROUTER, Heartbeat
+from berth.ipc.heartbeats import FIRST_WORKER, ROUTER, Heartbeat
 from berth.router.events.host_usage import HostUsage
 
 

@@ -9,11 +9,11 @@ import msgspec
 import orjson
 import pytest
 
-from berth import journal
 from berth.control.operations.server import serve
 from berth.errors import NotReadyError
-from berth.journal import RECORD, RING_RECORDS
-from berth.operations import Action, Operation, OperationState, Reply, Request
+from berth.ipc import journal
+from berth.ipc.journal import RECORD, RING_RECORDS
+from berth.ipc.operations import Action, Operation, OperationState, Reply, Request
 from berth.plan import Keys, Plan
 from berth.router.events import hub
 from berth.router.events.hub import Hub, Listener, Wants, lasting

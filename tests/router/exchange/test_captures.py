@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 import pytest
 
-from berth.capture import Capture, CaptureAction, CaptureRequest, Exchange, Only
 from berth.control.operations.captures import Captures as Store
 from berth.control.operations.server import serve
-from berth.operations import Reply, Request
+from berth.ipc.capture import Capture, CaptureAction, CaptureRequest, Exchange, Only
+from berth.ipc.operations import Reply, Request
 from berth.plan import DialectName, Keys
 from berth.plan.keys import digest
 from berth.redaction import MASK

@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Message as AsgiMessage
 
 from berth.canonical import UpstreamRequest
-from berth.capture import PART_BYTES, REQUEST_BYTES
+from berth.ipc.capture import PART_BYTES, REQUEST_BYTES
 from berth.redaction import MASK, Redactor
 from berth.router.exchange.recording import TAPE_BYTES, Recording, Tape, shown_body, shown_headers
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.journal import attempt_id
+from berth.ipc.journal import attempt_id
 from berth.plan import Tracing
 from berth.router.exchange.tracing import Traces, headers
 

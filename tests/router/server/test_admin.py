@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from starlette.exceptions import HTTPException
 
-from berth import admin_keys, audit
+from berth import admin_keys
 from berth.errors import AuthenticationError, InvalidRequestError
-from berth.migration import How, Move, MoveKind, Options
-from berth.operations import Action, Change
+from berth.ipc.migration import How, Move, MoveKind, Options
+from berth.ipc.operations import Action, Change
 from berth.plan import Keys
 from berth.plan.keys import digest
+from berth.records import audit
 from berth.router.server.admin import audited, change_of, operator, used
-from tests.test_usage import plan_in
+from tests.records.test_usage import plan_in
 
 SECRET = Keys(admin_secret="s3cret")
 WITH_KEY = Keys(admin_secret="s3cret", admin_key_digest=digest("root"))

@@ -3,8 +3,8 @@
 import orjson
 import pytest
 
-from berth.capture import Capture, CaptureAction, Only
 from berth.errors import InvalidRequestError
+from berth.ipc.capture import Capture, CaptureAction, Only
 from berth.router.server.captures import wanted_of
 
 NOW = 1000.0

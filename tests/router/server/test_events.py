@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.types import Message, Scope
 
-from berth.journal import Names, Reader
+from berth.ipc.journal import Names, Reader
 from berth.plan import Keys
 from berth.router.app import App
 from berth.router.events import hub

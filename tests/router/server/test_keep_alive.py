@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from berth.operations import Keep, Reply, Request
+from berth.ipc.operations import Keep, Reply, Request
 from berth.plan import Keys, Load
 from berth.router.app import App
 from berth.router.telemetry.metrics import layout

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from berth.operations import Reply
+from berth.ipc.operations import Reply
 from berth.plan import Keys, Plan
 from berth.router.app import App
 from berth.router.server.page import FILES, FOLDER, FREE_FAILURES, PER_FAILURE_S, POLICY, TYPES, FailedLogins

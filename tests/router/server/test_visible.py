@@ -10,10 +10,10 @@ import orjson
 import pytest
 from starlette.types import Message, Scope
 
-from berth import usage
-from berth.key_counters import Use
+from berth.ipc.key_counters import Use
 from berth.plan import Adapter, Keys, MemoryEstimate, ModelRoute, Plan, Task
 from berth.processes import replace_file
+from berth.records import usage
 from berth.router.app import App
 from berth.router.events.hub import Wants
 from berth.router.telemetry.metrics import layout

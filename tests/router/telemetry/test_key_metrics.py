@@ -5,7 +5,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import CollectorRegistry
 
-from berth.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, PROMPT, RATE_LIMITED, SUCCEEDED, USE_WIDTH
+from berth.ipc.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, PROMPT, RATE_LIMITED, SUCCEEDED, USE_WIDTH
 from berth.plan import ApiKey, Keys
 from berth.router.telemetry.key_metrics import key_metrics
 from berth.router.telemetry.metrics import Meter, _Snapshot, layout

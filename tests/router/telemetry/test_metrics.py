@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation, Usage
-from berth.capture import Capture
 from berth.errors import ApiError
+from berth.ipc.capture import Capture
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
 from berth.router.exchange.request import RequestContext

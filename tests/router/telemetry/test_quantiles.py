@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation, Usage
-from berth.journal import BROKEN
+from berth.ipc.journal import BROKEN
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout

@@ -13,8 +13,8 @@ import pytest
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation, Usage
 from berth.errors import AuthenticationError
-from berth.heartbeats import FIRST_WORKER, Heartbeat
-from berth.journal import APIS, TABLE_RECORDS, Names, Reader, Record, Trace
+from berth.ipc.heartbeats import FIRST_WORKER, Heartbeat
+from berth.ipc.journal import APIS, TABLE_RECORDS, Names, Reader, Record, Trace
 from berth.router.exchange.inflight import InflightRequests
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.response_store import ResponseFiles

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth.measured import MEASURED_VERSION, MOST, Measurement, keep, path, read
 from berth.plan import EngineName, MeasuredAs
+from berth.records.measured import MEASURED_VERSION, MOST, Measurement, keep, path, read
 
 GIB = 2**30
 OF = MeasuredAs(engine=EngineName.VLLM, version="0.33.0", gpu_kind="H100, 9.0", gpus=1, model="a/b@1", arguments="d")

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from berth import starts
 from berth.plan import EngineName, MeasuredAs
-from berth.starts import (
+from berth.records import starts
+from berth.records.starts import (
     KEPT,
     LONGEST_S,
     MOST,

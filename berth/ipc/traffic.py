@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from berth.heartbeats import FIRST_WORKER, read_rows
+from berth.ipc.heartbeats import FIRST_WORKER, read_rows
 
 _LINE_BYTES = 64  # a cache line: workers do not disturb each other
 

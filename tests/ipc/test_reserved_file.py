@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from berth import reserved_file
+from berth.ipc import reserved_file
 
 SIZE = 8192
 

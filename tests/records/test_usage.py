@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from berth import key_counters, usage
-from berth.key_counters import COMPLETION, PROMPT, SUCCEEDED, USE_WIDTH, Shape, Use
+from berth.ipc import key_counters
+from berth.ipc.key_counters import COMPLETION, PROMPT, SUCCEEDED, USE_WIDTH, Shape, Use
 from berth.plan import ApiKey, Keys, Plan
 from berth.processes import replace_file
+from berth.records import usage
 from tests.fakes.router import make_plan, replica
 
 NOW = 1796083200.0  # 2026-12-01 00:00 UTC

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import msgspec
 
-from berth import key_counters, reserved_file
 from berth.errors import ControlError
-from berth.key_counters import USE_FIELDS, Shape, Use
+from berth.ipc import key_counters, reserved_file
+from berth.ipc.key_counters import USE_FIELDS, Shape, Use
 from berth.plan import ApiKey, Keys, Plan, read_keys
 from berth.plan.keys import ANONYMOUS
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from berth import results
+from berth.records import results
 from tests.bench.results_of import engine, standard
 
 

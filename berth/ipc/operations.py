@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from berth.capture import Captured, CaptureRequest
-from berth.migration import Migration, Move, Options
+from berth.ipc.capture import Captured, CaptureRequest
+from berth.ipc.migration import Migration, Move, Options
 from berth.plan import Adapter
 
 HISTORY: Final = 50

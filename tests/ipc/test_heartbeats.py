@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth.heartbeats import (
+from berth.ipc.heartbeats import (
     BLOCKED_ROUNDS,
     CALM_ROUNDS,
     CONTROL,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from berth.box_link import Answer, LinkError, Order, Question, RankReport, answer_one, ask, opened, sealed
+from berth.ipc.box_link import Answer, LinkError, Order, Question, RankReport, answer_one, ask, opened, sealed
 from berth.plan import Box, Node
 
 pytestmark = pytest.mark.anyio
@@ -103,7 +103,7 @@ async def test_a_box_that_is_not_there_is_an_error() -> None:
 
 
 async def test_a_box_that_says_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("berth.box_link.LIMIT_S", 0.05)
+    monkeypatch.setattr("berth.ipc.box_link.LIMIT_S", 0.05)
 
     left = asyncio.Event()
 
@@ -121,7 +121,7 @@ async def test_a_box_that_says_nothing_is_an_error(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_client_that_says_nothing_is_left_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("berth.box_link.LIMIT_S", 0.05)
+    monkeypatch.setattr("berth.ipc.box_link.LIMIT_S", 0.05)
     async with listening() as (node, errors):
         reader, writer = await asyncio.open_connection(node.address, node.port)
         await reader.read()

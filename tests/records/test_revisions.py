@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from berth.plan import REVISION_VERSION, Author, Revision, RevisionState
-from berth.revisions import LARGEST_FILE, MOST, differences, keep, make_key, path, read
+from berth.records.revisions import LARGEST_FILE, MOST, differences, keep, make_key, path, read
 
 ONE = Revision(model="chat", number=1, at=1, by=Author.ENV, base="b", order=(0, 1), says={"engines": "vllm, sglang"})
 TWO = replace(ONE, number=2, by=Author.MIGRATE, order=(1, 0), says={"engines": "sglang, vllm"})

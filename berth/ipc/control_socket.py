@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from berth.errors import ControlError
-from berth.operations import Reply, Request
+from berth.ipc.operations import Reply, Request
 
 MOST_BYTES: Final = 8 << 20  # of a line
 TIMEOUT_S: Final = 10.0

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth import journal
-from berth.journal import NONE, PART_BYTES, RECORD, RING_RECORDS, TABLE_RECORDS, Names, Reader, Tally, newest
+from berth.ipc import journal
+from berth.ipc.journal import NONE, PART_BYTES, RECORD, RING_RECORDS, TABLE_RECORDS, Names, Reader, Tally, newest
 from tests.fakes.router import make_plan, replica
 
 PLAN = make_plan("/run", [replica("chat-a", "http://127.0.0.1:1"), replica("chat-b", "http://127.0.0.1:2")])

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from berth.capture import Capture, Exchange, Message, Only, as_curl, parse_only
+from berth.ipc.capture import Capture, Exchange, Message, Only, as_curl, parse_only
 
 
 @pytest.mark.parametrize(

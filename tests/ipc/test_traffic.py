@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from berth.heartbeats import FIRST_WORKER, Heartbeat
-from berth.traffic import Report, TrafficReport, is_drained, read_reports, reserve, row_bytes, workers
+from berth.ipc.heartbeats import FIRST_WORKER, Heartbeat
+from berth.ipc.traffic import Report, TrafficReport, is_drained, read_reports, reserve, row_bytes, workers
 
 REPLICAS, MODELS = 3, 2
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from berth import audit
-from berth.audit import Entry
+from berth.records import audit
+from berth.records.audit import Entry
 
 
 def entry(number: int, size: int = 0) -> Entry:
