@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from berth.cli.main import COMMANDS
 
 from berth.boot.catalogue.schema import document as catalogue_document
 from berth.boot.config.api_keys import parse_api_keys
@@ -18,6 +17,7 @@ from berth.boot.config.models import parse_models
 from berth.boot.config.routes import LISTS, SINGLE, parse_routes
 from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.engine_choice import LEAST_CAPABILITY
+from berth.cli.main import COMMANDS
 from berth.control.operations import commands
 from berth.errors import ApiError
 from berth.plan import EngineName

@@ -12,8 +12,8 @@ import httpx
 import ollama
 import psutil
 import pytest
-from berth.cli.main import COMMANDS, parser
 
+from berth.cli.main import COMMANDS, parser
 from berth.errors import BerthError
 from tests.e2e.appliance import Appliance, end, sim_models
 

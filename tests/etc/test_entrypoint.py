@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from berth.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,6 +9,7 @@
    request for YIELDS_S, and not before.
 5. A model stays for `min_residency` once it is ready. One that is in use stays for at least STAYS times what its last
    load took: two models that alternate do not spend their time loading.
+6. What a sleeping model keeps is released for one that comes before it, even if it is to be woken afterwards.
 """
 
 import itertools
@@ -75,7 +76,8 @@ def absent(observation: Observation) -> Iterator[tuple[Operation, ModelRoute]]:
             continue
         # also while its own memory is still being released: it does not overtake those that wait for it
         records = records_of(route, observation)
-        if all(one.status in GONE for one in records) or claims.is_asleep(records):
+        is_gone = operation.action is not Action.WAKE and all(one.status in GONE for one in records)
+        if is_gone or claims.is_asleep(records):
             yield operation, route
 
 
@@ -153,8 +155,10 @@ def evictions(
     running = {one.model for one in observation.operations}
     staying = _staying(observation)
     ram_bytes = observation.ram_bytes
-    for operation, route in absent(observation):
+    coming = tuple(absent(observation))
+    for _operation, route in coming:
         staying.pop(route.name, None)
+    for operation, route in coming:
         free = [
             one
             for one in observation.routes
@@ -195,6 +199,19 @@ def _staying(observation: Observation) -> dict[str, Claim]:
             falls_asleep = action is Action.SLEEP or goals <= {Goal.UNLOADED, Goal.ASLEEP}
             found[route.name] = (claims.asleep if falls_asleep else claims.present)(route, observation)
     return found
+
+
+def in_the_way(model: str, observation: Observation) -> bool:
+    """It sleeps and waits behind another one, which has room once those behind it have released what they keep."""
+    coming = [route for _operation, route in absent(observation)]
+    names = [route.name for route in coming]
+    taking = _present(observation)
+    for place, route in enumerate(coming[: names.index(model)] if model in names else ()):
+        taking[route.name] = claims.whole(route, observation)
+        rest = [claim for name, claim in taking.items() if name not in names[place + 1 :]]
+        if route.room.keys() & claims.lacking(observation, taking.values()):
+            return not route.room.keys() & claims.lacking(observation, rest)
+    return False
 
 
 def is_awaited(replica: str, observation: Observation) -> bool:

@@ -49,9 +49,11 @@ def operation_of(record: Record, operations: Iterable[Operation]) -> Operation |
 def step(record: Record, observation: Observation, now: float) -> Transition | None:
     """What the operation of this replica does with it now."""
     operation = operation_of(record, observation.operations)
-    if operation is None or eviction.must_wait(operation, observation):
+    waits = operation is not None and eviction.must_wait(operation, observation)
+    sleeps = record.status is _S.ASLEEP and record.goal is Goal.ASLEEP
+    if operation is None or (waits and not (sleeps and eviction.in_the_way(operation.model, observation))):
         return None
-    if scaling.leaves(record, operation):
+    if waits or scaling.leaves(record, operation):
         return _unload(record, operation, now)
     match operation.action:
         case Action.SLEEP:

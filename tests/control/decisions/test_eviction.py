@@ -169,7 +169,7 @@ class Box:
         for decision, model, other in residency.decide(
             self.observation(), demands, self.pins, Moment(now=self.now, wall=self.now)
         ):
-            if decision is residency.Decision.EVICT:
+            if decision in (residency.Decision.EVICT, residency.Decision.EVICT_TO_SLEEP):
                 assert model not in self.pins
                 waited = [self.now - one.created_at for one in self.operations.running if one.model == other]
                 ranks = [list(Importance).index(self.priority(name)) for name in (model, other)]

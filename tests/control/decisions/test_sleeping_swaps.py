@@ -9,7 +9,7 @@ from berth.control.decisions import claims, eviction, lifecycle
 from berth.control.decisions.memory import EXCESS_BYTES
 from berth.control.decisions.records import LIVE, Observation, Record
 from berth.control.supervisord_client import Process, ProcessState
-from berth.ipc.operations import Action
+from berth.ipc.operations import Action, Change
 from berth.plan import EngineName, Sleep
 from berth.state import ReplicaStatus
 from tests.control.decisions.test_eviction import TURN_S, Box
@@ -203,6 +203,74 @@ def test_what_is_kept_and_does_not_fit_next_to_the_other_is_released() -> None:
     box.swap_to("a")
     box.swap_to("b")
     assert [one.action for one in box.operations.kept.operations if one.by == "a swap to b"][2:] == [Action.UNLOAD]
+
+
+@pytest.mark.parametrize("by_operators", [False, True])
+def test_sleeper_that_waits_behind_another_model_does_not_keep_its_room(*, by_operators: bool) -> None:
+    box = GpuBox({"b": 890, "a": 600})  # b does not fit next to what a keeps
+    box.swap_to("a")
+    box.ask(Action.SLEEP, "a")
+    box.turns(20)
+    assert box.status("a") is S.ASLEEP
+    clients = [] if by_operators else [box.request("b"), box.request("a")]
+    for model in "ba" if by_operators else "":
+        assert box.ask(Action.LOAD, model) is None
+    box.turns(150)
+    assert [one for one in clients if one.started is None or one.error] == []
+    assert (box.operations.running, box.loads["b"]) == ((), 1)
+    assert box.loaded() == {"a"}
+
+
+def test_wake_of_a_sleeper_that_had_to_release_what_it_kept_says_so() -> None:
+    box = GpuBox({"b": 890, "a": 600})
+    box.swap_to("a")
+    box.ask(Action.SLEEP, "a")
+    box.turns(20)
+    for action, model in ((Action.LOAD, "b"), (Action.WAKE, "a")):
+        assert box.ask(action, model) is None
+    box.turns(150)
+    assert (box.operations.running, box.loaded()) == ((), {"b"})
+    assert box.operations.kept.operations[-1].reason.startswith("a is unloaded")
+
+
+@pytest.mark.parametrize("sleepless", [False, True])
+@pytest.mark.parametrize("status", [S.DRAINING, S.FALLING_ASLEEP])
+def test_model_that_leaves_comes_back_after_the_other_one_also_for_operators(status: S, *, sleepless: bool) -> None:
+    box = GpuBox({"a": 600, "b": 600}, insomniac=frozenset({"a"} if sleepless else ()))
+    box.swap_to("a")
+    if status is S.DRAINING:
+        box.request("a", 90)
+        box.turns(1)
+    waits = box.request("b")
+    while box.status("a") is not status:
+        box.turn()
+    assert box.ask(Action.LOAD, "a") is None
+    while waits.started is None:
+        assert box.status("a") not in (S.WAITING, S.STARTING, S.WAKING)
+        box.turn()
+    box.turns(150)
+    assert (box.operations.running, box.loaded()) == ((), {"a"})
+    assert box.loads == {"a": 2 if sleepless else 1, "b": 1}
+
+
+def test_dry_run_shows_who_would_sleep_and_who_would_be_unloaded() -> None:
+    box = GpuBox({"a": 400, "b": 300, "c": 870})
+    for name in "bab":
+        box.swap_to(name)
+
+    def would() -> list[tuple[str, str]]:
+        asked = Change(action=Action.LOAD, model="c", dry_run=True)
+        reply = box.operations.ask(asked, box.observation(), workers=(), now=box.now)
+        return [(step.replica, step.to) for step in reply.steps]
+
+    before = box.operations.kept
+    foreseen = would()
+    assert (foreseen[-1], before) == (("c", S.READY), box.operations.kept)
+    box.swap_to("c")
+    done = {one.model: one.action for one in box.operations.kept.operations if one.by == "a swap to c"}
+    ends = {Action.SLEEP: S.ASLEEP, Action.UNLOAD: S.UNLOADED}
+    assert {(model, ends[action]) for model, action in done.items()} == set(foreseen[:-1])
+    assert len(done) == 2
 
 
 def test_nothing_leaves_for_a_model_whose_memory_others_hold() -> None:

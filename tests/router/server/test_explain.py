@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from berth.cli.main import main
 
 from berth.boot.config.routes import parse_routes
+from berth.cli.main import main
 from berth.errors import InvalidRequestError
 from berth.plan import DialectName, Keys, Plan, Standby
 from berth.plan.keys import digest
