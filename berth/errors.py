@@ -7,6 +7,8 @@
     │   ├── PortInUseError         another process listens on the port             exit 69
     │   └── UnwritableError        run or data directory not writable, or full     exit 73
     ├── ControlError               supervisord or control does not respond         exit 69
+    ├── DeniedError                control does not give the lease for a bench     exit 4
+    ├── StartError                 an engine to be measured does not start         exit 1
     ├── ArchiveError               damaged archive, or not one of Berth's          exit 65
     └── ApiError                   an error response, in the client's API format   HTTP status
         ├── InvalidRequestError    invalid request                                 400

@@ -26,7 +26,7 @@ from tests.fakes.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "E2E_APPLIANCE"  # in the environment of everything that an appliance starts
-STOP_S = 15.0  # from SIGTERM to the end of everything
+STOP_S = 25.0  # from SIGTERM to the end of everything: an engine gets 10 s, and the machine may be slow
 
 
 class Appliance:

@@ -20,7 +20,7 @@ OWN_PATHS: Final = frozenset(
     {
         *("admin", "api", "classify", "detokenize", "docs", "events", "generate", "generate_stream", "health"),
         *("info", "metrics", "models", "openapi.json", "plan", "ready", "rerank", "score", "status", "tokenize"),
-        *("ui", "v1", "v2"),
+        *("ui", "usage", "v1", "v2"),
     }
 )
 # Headers whose values are secret: rules are shown in /status.
