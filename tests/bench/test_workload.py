@@ -89,8 +89,8 @@ def record(start: float, **fields: Any) -> Record:
         "row": 0, "sequence": 1, "start": start, "queue_s": 0.0, "first_token_s": 0.1, "duration_s": 1.0,
         "prompt_tokens": 100, "completion_tokens": 20, "cached_tokens": 0, "frames": 20, "moved_at_token": 0,
         "status": 200, "attempts": 1, "flags": (), "api": "openai", "operation": "chat", "phase": "over",
-        "model": "chat", "key": "", "replica": "r", "previous_replica": "", "rule": "", "trace": NO_TRACE, "request_id": "x",
-        "error_code": "",
+        "model": "chat", "key": "", "replica": "r", "previous_replica": "", "trace": NO_TRACE, "request_id": "x",
+        "rule": "", "error_code": "",
     }  # fmt: skip
     return Record(**{**made, **fields})
 
