@@ -4,7 +4,7 @@ controller                                     the loop: observe, decide, act, p
 observe, diagnosis                             the processes, and why one has exited
 decisions                                      what to do next, pure, and the records that it is decided from
 act, cleanup, sleep, events                    executing transitions
-watch, probes, logs, router_watch, disk_watch  background tasks: probes, logs, silent workers, a full disk
+watch, probes, logs, watches                   background tasks: probes, logs, silent workers, a full disk ...
 attached                                       servers that run elsewhere
 publish, recovery                              the State, and a restart of control itself
 runtime, supervisord_client                    shared by all parts; supervisord's XML-RPC

@@ -9,7 +9,6 @@ from typing import Any
 
 from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
-from berth.control.adapter_watch import AdapterWatch
 from berth.control.attached.attachment import Attachments
 from berth.control.boxes.link import Boxes
 from berth.control.decisions import eviction, lifecycle, migrations, residency
@@ -18,11 +17,9 @@ from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
 from berth.control.hangs.starts import watch_starts
 from berth.control.hangs.tokens import watch_tokens
-from berth.control.host_watch import HostWatch
 from berth.control.ledger.audit_log import AuditLog
 from berth.control.ledger.key_watch import KeyWatch
 from berth.control.ledger.usage_writer import UsageWriter
-from berth.control.load_watch import LoadWatch
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.migrating.examination import Examination
 from berth.control.migrating.migrator import Migrator, canaries
@@ -34,11 +31,14 @@ from berth.control.operations.store import NOTHING
 from berth.control.probes import Prober
 from berth.control.publish import ControlState, Held, Publisher, Room, Seen, control_state, read_previous
 from berth.control.recovery import restore
-from berth.control.router_watch import watch_router
 from berth.control.runtime import Runtime
 from berth.control.sleep import SleepMode
 from berth.control.supervisord_client import Snapshot, SupervisordClient
 from berth.control.watch import on_log_line, probe_replica, watch_attached
+from berth.control.watches.adapters import AdapterWatch
+from berth.control.watches.host import HostWatch
+from berth.control.watches.load import LoadWatch
+from berth.control.watches.routers import watch_router
 from berth.errors import ControlError
 from berth.host import tls
 from berth.host.gpu_usage import Gpus

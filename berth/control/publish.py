@@ -13,9 +13,9 @@ import msgspec
 from berth.control.decisions.lifecycle import waiting_reason
 from berth.control.decisions.records import Goal, GpuMemory, Record
 from berth.control.decisions.restart_policy import flapping
-from berth.control.disk_watch import RunDirectory
 from berth.control.logs.tail import Position
 from berth.control.operations.store import Kept
+from berth.control.watches.disk import RunDirectory
 from berth.host.oom import Kills
 from berth.ipc.capture import Capture
 from berth.ipc.operations import LOADING

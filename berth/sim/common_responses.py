@@ -9,10 +9,10 @@ from heapq import merge
 
 import orjson
 
-from berth.sim import divergence
 from berth.sim.body_validation import Json
 from berth.sim.dialect import Setup, TimedFrame
 from berth.sim.generation import Generation, GenerationRequest, Kind, Piece
+from berth.sim.load import divergence
 from berth.sse import DONE, frame
 
 UNLIKELY = -2.5  # of one that differs

@@ -15,8 +15,8 @@ from berth.sim.dialect import Dialect, EngineStats, Setup
 from berth.sim.faults.active import Faults, set_from_text
 from berth.sim.generation import REASONING_TEXT
 from berth.sim.gpu_memory import GpuMemory
+from berth.sim.load.pacer import Clock, FixedClock, Pacer
 from berth.sim.options import Options
-from berth.sim.pacer import Clock, FixedClock, Pacer
 from berth.sim.pooling import Pooling
 from berth.sim.sglang.routes import Sglang
 from berth.sim.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import chain, cycle, islice
 
-from berth.sim import divergence
+from berth.sim.load import divergence
 from berth.sim.tokenizer import UNKNOWN, Tokenizer
 
 REASONING_TEXT = "The user asks about the train. I recall the harbour and the fox, so the answer can stay short."

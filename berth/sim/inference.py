@@ -18,7 +18,7 @@ from berth.sim.engine import ActiveRequest, Engine, Interrupt, QueueFullError
 from berth.sim.faults.active import Effects, EndingKind
 from berth.sim.generation import Generation, GenerationRequest, Kind, Piece, generations
 from berth.sim.http.response_writer import Request, ResponseWriter, first_long_character
-from berth.sim.pacer import Clock
+from berth.sim.load.pacer import Clock
 from berth.sim.pooling import POOLING_ROUTES
 from berth.sse import frame
 

@@ -8,9 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from berth.plan import DialectName, Task
-from berth.sim.batch import LoadModel
 from berth.sim.faults.active import Faults, set_from_text
 from berth.sim.faults.table import FAULTS, FaultError, duration_s
+from berth.sim.load.batch import LoadModel
 
 PARAGRAPH = (
     "The night train left the harbour at nine, its windows bright as lanterns. In the dining car a waiter carried "

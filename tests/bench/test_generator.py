@@ -7,7 +7,7 @@ import pytest
 
 from berth.bench.generator import Size
 from berth.records.results import Point
-from berth.sim.batch import LoadModel
+from berth.sim.load.batch import LoadModel
 from tests.bench.virtual import SIZE, SLO, WORKLOAD, Simulated, judged, run_of
 from tests.fakes.virtual_time import run
 

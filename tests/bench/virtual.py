@@ -10,8 +10,8 @@ from berth.bench.schedule import arrivals
 from berth.bench.window import Asked, Box, Run, Sample, window
 from berth.bench.workload import Ask, Workload, asks
 from berth.records.results import Point, Slo, Window
-from berth.sim.batch import LoadModel
-from berth.sim.pacer import Pacer
+from berth.sim.load.batch import LoadModel
+from berth.sim.load.pacer import Pacer
 
 WORKLOAD = Workload(name="32/16", prompt_tokens=32, output_tokens=16, spread=0.0)
 SIZE = Size(warm_requests=32, warm_s=0.0, requests=48, seconds=0.0)

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from berth.sim.engine import Engine, Interrupt, QueueFullError
-from berth.sim.pacer import FixedClock
+from berth.sim.load.pacer import FixedClock
 from tests.sim.harness import options
 
 pytestmark = pytest.mark.anyio

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from berth.sim import divergence
 from berth.sim.engine import Engine
+from berth.sim.load import divergence
 from berth.sim.options import parse_options
 from tests.fakes.virtual_time import run
 from tests.sim.harness import get, options, running, send_request

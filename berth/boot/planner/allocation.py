@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 
 from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.settings import Settings
-from berth.boot.planner.fit_report import cpu_report, gpu_report
-from berth.boot.planner.gpu_request import Allocation, Entry, GpuRequest
+from berth.boot.planner.fit.gpu_request import Allocation, Entry, GpuRequest
+from berth.boot.planner.fit.memory import CacheOptions, adapter_bytes
+from berth.boot.planner.fit.placement import budgets, place, place_on_cpu, usable
+from berth.boot.planner.fit.report import cpu_report, gpu_report
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.measurements import measured_starts
-from berth.boot.planner.memory import CacheOptions, adapter_bytes
 from berth.boot.planner.model_options import engine_options
 from berth.boot.planner.nodes import staged
-from berth.boot.planner.placement import budgets, place, place_on_cpu, usable
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.engines.base import Engine
 from berth.engines.lora import spare

@@ -11,9 +11,9 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.checkpoints.sources import Sources
 from berth.boot.config.models import ModelSpec
 from berth.boot.config.settings import Settings
-from berth.boot.planner.address import Address
+from berth.boot.planner.attached.address import Address
+from berth.boot.planner.attached.discovery import discover_all, unasked
 from berth.boot.planner.boxes import ask_boxes
-from berth.boot.planner.discovery import discover_all, unasked
 from berth.dialects.attached.detection import Discovery
 from berth.errors import PortInUseError
 from berth.host.cgroup import available_memory

@@ -1,7 +1,7 @@
 """Where each figure of a replica comes from, for people. Pure."""
 
 from berth.boot.config.model_spec import EngineSpec
-from berth.boot.planner.gpu_request import CPU_CONTEXT, Allocation
+from berth.boot.planner.fit.gpu_request import CPU_CONTEXT, Allocation
 from berth.boot.planner.resolve import ResolvedModel
 from berth.engines.base import LaunchOrder
 from berth.engines.cli_arguments import names

@@ -9,9 +9,9 @@ from berth.boot.checkpoints.sources import extra_sources
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.engine_choice import advice, choose, unsupported_reason
-from berth.boot.planner.gpu_request import divides
+from berth.boot.planner.fit.gpu_request import divides
+from berth.boot.planner.fit.memory import guessed
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.memory import guessed
 from berth.boot.planner.model_options import (
     Case,
     candidates,

@@ -15,10 +15,10 @@ from berth.boot.config.model_spec import ModelSpec
 from berth.boot.config.models import parse_models
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import allocate, gpu_requests
-from berth.boot.planner.gpu_request import Allocation, Entry, GpuRequest
+from berth.boot.planner.fit.gpu_request import Allocation, Entry, GpuRequest
+from berth.boot.planner.fit.memory import weights_from_name
+from berth.boot.planner.fit.placement import place, usable
 from berth.boot.planner.inputs import HostInfo
-from berth.boot.planner.memory import weights_from_name
-from berth.boot.planner.placement import place, usable
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
 from berth.engines.base import Engine
 from berth.errors import ConfigError, PlacementError

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from berth.boot.planner.attached import attached_warnings
-from berth.boot.planner.gpu_request import UNKNOWN_CONTEXT, Allocation, Entry
+from berth.boot.planner.attached.replica import attached_warnings
+from berth.boot.planner.fit.gpu_request import UNKNOWN_CONTEXT, Allocation, Entry
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.remote_code import code_warnings
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from berth.bench.percentiles import nearest_rank
 from berth.bench.ratios import DRAWS, Interval, interval, outcome
 from berth.records.results import Outcome
-from berth.sim.batch import Batch, LoadModel
+from berth.sim.load.batch import Batch, LoadModel
 
 STARTS, WINDOWS = 2, 5
 REQUESTS, TOKENS, PLACES = 48, 24, 8

@@ -14,7 +14,7 @@ from berth.boot.checkpoints.sources import Sources, models_of
 from berth.boot.config.model_spec import AdapterSpec
 from berth.boot.config.models import parse_models
 from berth.boot.config.settings import Settings
-from berth.boot.planner.memory import adapter_bytes
+from berth.boot.planner.fit.memory import adapter_bytes
 from berth.errors import ConfigError
 from berth.lora_files import unsupported_reason
 from berth.plan import Adapter

@@ -7,7 +7,7 @@ import pytest
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import allocate, memory_groups
-from berth.boot.planner.gpu_request import Allocation, Entry
+from berth.boot.planner.fit.gpu_request import Allocation, Entry
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.resolve import resolve_models
 from berth.engines.registry import ENGINES

@@ -11,10 +11,10 @@ import pytest
 
 from berth.control.decisions.lifecycle import apply
 from berth.control.decisions.records import Record, Timing, Transition
-from berth.control.load_watch import LoadWatch
 from berth.control.probes import Prober
 from berth.control.runtime import Runtime
 from berth.control.supervisord_client import SupervisordClient
+from berth.control.watches.load import LoadWatch
 from berth.host.gpu_usage import Gpus
 from berth.ipc.traffic import TrafficReport
 from berth.plan import DialectName, Launch

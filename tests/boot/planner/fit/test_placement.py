@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from berth.boot.checkpoints.cache_layers import CacheLayer, LayerKind
 from berth.boot.checkpoints.metadata import ModelInfo
-from berth.boot.planner.gpu_request import Allocation, GpuRequest, counts, divides
-from berth.boot.planner.memory import CacheOptions
-from berth.boot.planner.placement import CPU_SEQUENCES, gpu_kinds, place, place_on_cpu
+from berth.boot.planner.fit.gpu_request import Allocation, GpuRequest, counts, divides
+from berth.boot.planner.fit.memory import CacheOptions
+from berth.boot.planner.fit.placement import CPU_SEQUENCES, gpu_kinds, place, place_on_cpu
 from berth.plan import EngineName, Gpu, MeasuredAs, MemoryEstimate, Task
 from berth.records.measured import Measurement, gpu_kind
 from tests.fakes.machine import BGE_M3, GIB, LLAMA_70B, QWEN_8B, TINY, FakeEngine, gpu, gpus, instance

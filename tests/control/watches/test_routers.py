@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.control.router_watch import StoppedProcesses, foreground, watch_router
+from berth.control.watches.routers import StoppedProcesses, foreground, watch_router
 from berth.ipc.heartbeats import BLOCKED_ROUNDS, FIRST_WORKER, ROUTER, STOPPED_ROUNDS, Heartbeat, Row
 from berth.plan import RunPaths
 from berth.proc_stat import stat_of

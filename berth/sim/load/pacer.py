@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from berth.sim.batch import Batch, LoadModel, Running
+from berth.sim.load.batch import Batch, LoadModel, Running
 
 
 class Clock(Protocol):

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from berth.boot.planner.gpu_request import (
+from berth.boot.planner.fit.gpu_request import (
     CPU_CONTEXT,
     UNKNOWN_CONTEXT,
     Allocation,
@@ -26,8 +26,8 @@ from berth.boot.planner.gpu_request import (
     counts,
     required_bytes,
 )
-from berth.boot.planner.memory import kv_bytes_for
-from berth.boot.planner.sharing import grown, shared, taken
+from berth.boot.planner.fit.memory import kv_bytes_for
+from berth.boot.planner.fit.sharing import grown, shared, taken
 from berth.host.gpus import named
 from berth.plan import Gpu
 from berth.room import WHOLE

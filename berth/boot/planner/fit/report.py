@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from berth.boot.planner.gpu_request import GPU_COUNTS, Allocation, GpuRequest, counts, divides, required_bytes
-from berth.boot.planner.memory import weights_per_gpu
-from berth.boot.planner.placement import LEAST_CONTEXTS, Attempt, best_attempt, budgets, cpu_bytes, place, usable
+from berth.boot.planner.fit.gpu_request import GPU_COUNTS, Allocation, GpuRequest, counts, divides, required_bytes
+from berth.boot.planner.fit.memory import weights_per_gpu
+from berth.boot.planner.fit.placement import LEAST_CONTEXTS, Attempt, best_attempt, budgets, cpu_bytes, place, usable
 from berth.engines.vllm import BATCH_TOKENS
 from berth.host.gpus import Occupant
 from berth.plan import Gpu

@@ -7,8 +7,8 @@ import pytest
 
 from berth.boot.checkpoints.cache_layers import CacheLayer, LayerKind
 from berth.boot.checkpoints.metadata import ModelInfo
-from berth.boot.planner.kv_layout import KvLayout
-from berth.boot.planner.memory import (
+from berth.boot.planner.fit.kv_layout import KvLayout
+from berth.boot.planner.fit.memory import (
     CacheOptions,
     card_overhead,
     draft_of,

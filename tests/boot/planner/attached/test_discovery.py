@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from berth.boot.planner import discovery_requests
-from berth.boot.planner.address import Address
-from berth.boot.planner.discovery import discover_all, unasked
-from berth.boot.planner.discovery_requests import discover
+from berth.boot.planner.attached import requests as discovery_requests
+from berth.boot.planner.attached.address import Address
+from berth.boot.planner.attached.discovery import discover_all, unasked
+from berth.boot.planner.attached.requests import discover
 from berth.dialects.attached.detection import Discovery
 from berth.plan import DialectName
 from tests.fakes.ports import free_port

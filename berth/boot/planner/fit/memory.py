@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from berth.boot.checkpoints.cache_layers import LayerKind
 from berth.boot.checkpoints.metadata import ModelInfo
-from berth.boot.planner.kv_layout import KvLayout, UniformLayout, longest, paged_layout, pool_layout
+from berth.boot.planner.fit.kv_layout import KvLayout, UniformLayout, longest, paged_layout, pool_layout
 from berth.engines import lora
 from berth.engines.base import Drafter, KvDtype, ModelOptions
 from berth.engines.cli_arguments import names, number, option

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from berth.boot.planner.address import Address
+from berth.boot.planner.attached.address import Address
 from berth.dialects.attached.detection import Discovery
 
 _AT_ONCE = 16
@@ -19,7 +19,7 @@ def discover_all(addresses: Sequence[Address]) -> list[Discovery]:
     if not addresses:
         return []
     # httpx takes as long to import as the rest of boot, and most plans have no attached server.
-    from berth.boot.planner.discovery_requests import discover  # noqa: PLC0415
+    from berth.boot.planner.attached.requests import discover  # noqa: PLC0415
 
     with ThreadPoolExecutor(min(len(addresses), _AT_ONCE)) as pool:
         return list(pool.map(discover, addresses))

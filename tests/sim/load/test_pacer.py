@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from berth.sim.batch import LoadModel
-from berth.sim.pacer import Pacer
+from berth.sim.load.batch import LoadModel
+from berth.sim.load.pacer import Pacer
 from tests.fakes.virtual_time import run
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.control.host_watch import HostWatch
+from berth.control.watches.host import HostWatch
 from berth.host import cgroup
 from berth.plan import Plan
 from tests.fakes import certificates

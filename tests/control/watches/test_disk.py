@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.control.disk_watch import RunDirectory
+from berth.control.watches.disk import RunDirectory
 from berth.state import FULL_BYTES
 
 

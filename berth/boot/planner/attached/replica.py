@@ -9,7 +9,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from berth.boot.config.models import EngineSpec
-from berth.boot.planner.address import Address
+from berth.boot.planner.attached.address import Address
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.resolve import ResolvedModel
 from berth.dialects.attached.detection import Discovery, settle

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from berth.boot.planner.gpu_request import Allocation, GpuRequest
+from berth.boot.planner.fit.gpu_request import Allocation, GpuRequest
 from berth.plan import Task
 from berth.room import ASLEEP_BYTES, WHOLE
 

@@ -8,8 +8,8 @@ import pytest
 
 from berth.boot.checkpoints.cache_layers import CacheLayer, LayerKind
 from berth.boot.checkpoints.metadata import CONFIG, model_info
-from berth.boot.planner.kv_layout import KvLayout, UniformLayout, longest, paged_layout, pool_layout
-from berth.boot.planner.memory import CacheOptions, kv_layout
+from berth.boot.planner.fit.kv_layout import KvLayout, UniformLayout, longest, paged_layout, pool_layout
+from berth.boot.planner.fit.memory import CacheOptions, kv_layout
 from berth.plan import EngineName
 from berth.units import GIB
 

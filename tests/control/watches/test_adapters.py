@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from berth.control.adapter_watch import AdapterWatch, Found, digest_of, judged
 from berth.control.decisions.records import Observation, Record, Timing
 from berth.control.operations.adapters import ask
 from berth.control.operations.commands import adapter_lines
 from berth.control.runtime import Runtime
 from berth.control.supervisord_client import SupervisordClient
+from berth.control.watches.adapters import AdapterWatch, Found, digest_of, judged
 from berth.host.gpu_usage import Gpus
 from berth.ipc.operations import AdapterChange, DenialCode
 from berth.plan import Adapter, Launch, Restarts

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 
 from berth.boot.checkpoints.metadata import ModelInfo
-from berth.boot.planner.kv_layout import KvLayout, MeasuredLayout
-from berth.boot.planner.memory import (
+from berth.boot.planner.fit.kv_layout import KvLayout, MeasuredLayout
+from berth.boot.planner.fit.memory import (
     CacheOptions,
     card_overhead,
     estimate,

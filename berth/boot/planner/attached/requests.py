@@ -4,7 +4,7 @@ import time
 
 import httpx
 
-from berth.boot.planner.address import Address
+from berth.boot.planner.attached.address import Address
 from berth.dialects.attached.detection import Answer, Discovery, identify
 
 TIMEOUT_S = 2.0  # for all requests to one server together

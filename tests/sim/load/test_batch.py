@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.sim.batch import Batch, LoadModel, Running
+from berth.sim.load.batch import Batch, LoadModel, Running
 
 PROMPT = tuple(range(100, 1124))  # 64 blocks
 

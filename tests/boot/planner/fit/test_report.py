@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from berth.boot.planner.fit_report import Changes, cpu_report, gpu_report
-from berth.boot.planner.gpu_request import GpuRequest
-from berth.boot.planner.memory import CacheOptions
-from berth.boot.planner.placement import place
+from berth.boot.planner.fit.gpu_request import GpuRequest
+from berth.boot.planner.fit.memory import CacheOptions
+from berth.boot.planner.fit.placement import place
+from berth.boot.planner.fit.report import Changes, cpu_report, gpu_report
 from berth.host.gpus import Occupant
 from berth.plan import Gpu
 from tests.fakes.machine import GIB, LLAMA_70B, QWEN_8B, TINY, FakeEngine, gpu, gpus
