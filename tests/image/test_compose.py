@@ -20,6 +20,14 @@ FILES = [ROOT / "compose.yaml", *sorted((ROOT / "etc/compose").glob("*.yaml"))]
 SIM = "chat=any@sim:vllm,sim:sglang"
 HELLO = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}
 EIGHT_GPUS = ("--gpus", "all", "--env", "FAKE_GPUS=8", "--volume", f"{TINY_MODEL}:{TINY}:ro")
+# What a file cannot have by itself, and asks for in its head: here both boxes are this one.
+ASKED = {
+    "two-boxes.yaml": {
+        "BERTH_NODES": "127.0.0.1,127.0.0.2",
+        "BERTH_NODE": "0",
+        "BERTH_NODES_KEY": "a-key-of-both-boxes-that-is-long-enough",
+    }
+}
 OVERRIDE = f"""
 services:
   berth:
@@ -54,7 +62,7 @@ def test_plans_its_models_on_a_large_machine(file: Path) -> None:
         models = re.sub(r"(source: )\S+", rf"\g<1>{TINY}", models) if "\n" in models else f"chat={TINY}"
     models = re.sub(r", api_key_file: [^,}]+", "", models)
     models = re.sub(r"context: \d+", "context: 4096", models)  # what the tiny model can do
-    ended = run_to_end("plan", models=models, options=EIGHT_GPUS)
+    ended = run_to_end("plan", models=models, options=EIGHT_GPUS, **ASKED.get(file.name, {}))
     assert ended.code == 0, ended.stderr
 
 

@@ -42,6 +42,7 @@ EMPTY = {  # panel and query -> why it finds nothing
     "GPU memory errors A": NO_GPU,
     "Days until the certificate ends A": "the appliance has no certificate",
     "Budgets of keys A": "no key has a budget",
+    "Share of a migration's candidate A": "no migration runs",
     "Queued B": NO_FULL_QUEUE,
     "Broken streams B": NOT_BROKEN,
 }
