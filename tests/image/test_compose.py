@@ -62,7 +62,8 @@ def test_plans_its_models_on_a_large_machine(file: Path) -> None:
         models = re.sub(r"(source: )\S+", rf"\g<1>{TINY}", models) if "\n" in models else f"chat={TINY}"
     models = re.sub(r", api_key_file: [^,}]+", "", models)
     models = re.sub(r"context: \d+", "context: 4096", models)  # what the tiny model can do
-    ended = run_to_end("plan", models=models, options=EIGHT_GPUS, **ASKED.get(file.name, {}))
+    asked = [f"--env={name}={value}" for name, value in ASKED.get(file.name, {}).items()]
+    ended = run_to_end("plan", models=models, options=(*EIGHT_GPUS, *asked))
     assert ended.code == 0, ended.stderr
 
 
