@@ -7,7 +7,7 @@ resolve                ModelSpec -> ResolvedModel: with metadata and engines; en
 model_options          the settings that engines spell differently, as each engine and GPU can have them
 fit                    GpuRequest and Allocation: what a model needs and gets, and why the models do not fit
 allocation             ResolvedModel -> GpuRequest -> Allocation
-attached               servers that run elsewhere
+attached               the addresses of servers that run elsewhere, and what they say about themselves
 nodes, boxes           models over several boxes
 auto_order, revisions  which engine comes first: by a result of `berth bench`, by a migration
 remote_code            models that need Python code of their checkpoint: refused unless the user allows it

@@ -10,7 +10,7 @@ from berth.boot.config.otel import tracer_variables, tracing
 from berth.boot.config.route_checks import check_rules, new_aliases
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import shared_room
-from berth.boot.planner.attached.replica import discovered
+from berth.boot.planner.attached_replica import discovered
 from berth.boot.planner.auto_order import by_result
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.nodes import box_warnings, known_boxes, ray_token

@@ -9,7 +9,7 @@ from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.models import EngineSpec
 from berth.boot.config.otel import tracing
 from berth.boot.config.settings import Settings
-from berth.boot.planner.attached.replica import attached_replica
+from berth.boot.planner.attached_replica import attached_replica
 from berth.boot.planner.fit.gpu_request import Allocation, Entry
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.measurements import compared_as, measured_as

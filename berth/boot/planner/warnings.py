@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from berth.boot.planner.attached.replica import attached_warnings
+from berth.boot.planner.attached_replica import attached_warnings
 from berth.boot.planner.fit.gpu_request import UNKNOWN_CONTEXT, Allocation, Entry
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.remote_code import code_warnings

@@ -7,7 +7,7 @@ import pytest
 from berth.boot.config.models import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.allocation import allocate
-from berth.boot.planner.attached.replica import discovered
+from berth.boot.planner.attached_replica import discovered
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.replicas import (
     LONGEST_SOCKET,

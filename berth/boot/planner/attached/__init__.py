@@ -1,1 +1,1 @@
-"""Servers that run elsewhere: their addresses, what they say about themselves, and their replicas."""
+"""Servers that run elsewhere: their addresses, and what they say about themselves."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from berth.boot.config.model_spec import EngineSpec, ModelSpec
-from berth.boot.planner.attached.replica import address, attached_replica, attached_warnings
+from berth.boot.planner.attached_replica import address, attached_replica, attached_warnings
 from berth.boot.planner.resolve import ResolvedModel
 from berth.dialects.attached.detection import Discovery
 from berth.plan import DialectName, EngineName, Replica, Task
