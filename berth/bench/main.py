@@ -123,7 +123,7 @@ def shown(data_dir: str, number: str, *, as_json: bool, html: str) -> int:
     found = results.read(data_dir, int(number)) if number.isdecimal() else None
     if found is None:
         known = ", ".join(map(str, results.numbers(data_dir))) or "none"
-        raise ConfigError([_problem("ID", number, "there is no such result", known, "berth bench show 3")])
+        raise ConfigError([_problem("ID", number, "there is no such result", known, "berth bench list")])
     if html:
         Path(html).write_text(page.html(found), "utf-8")
     show(found, as_json=as_json)

@@ -105,11 +105,14 @@ def workers(heartbeats: Path) -> dict[int, int]:
 def is_drained(
     reports: Sequence[Report], live: Collection[int], replica: int, *, control_pid: int, sequence: int
 ) -> bool:
-    """No live worker has or sends requests to the replica: all act by that State of that control, or a later one."""
-    for row in live:
-        if row >= len(reports):
-            return False
-        report = reports[row]
-        if report.control_pid != control_pid or report.sequence < sequence or report.loads[replica]:
-            return False
-    return True
+    """No live worker has or sends requests to the replica."""
+    known = all_act_by(reports, live, control_pid=control_pid, sequence=sequence)
+    return known and not any(reports[row].loads[replica] for row in live)
+
+
+def all_act_by(reports: Sequence[Report], live: Collection[int], *, control_pid: int, sequence: int) -> bool:
+    """Each live worker acts by that State of that control, or by a later one."""
+    return all(
+        row < len(reports) and reports[row].control_pid == control_pid and reports[row].sequence >= sequence
+        for row in live
+    )

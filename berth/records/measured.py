@@ -7,16 +7,15 @@ as not measured, and the file of a newer Berth is not touched.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from berth.plan import Gpu, MeasuredAs
 from berth.processes import replace_file
+from berth.records.rows import read_rows
 
 MEASURED_VERSION = 1
 MOST = 500  # measurements; the oldest are dropped
-LARGEST_FILE = 4 << 20
 LARGEST_BYTES = 1 << 44  # of a GPU: more is a mistake
 
 
@@ -61,23 +60,9 @@ def path(data_dir: str) -> Path:
 
 def read(data_dir: str) -> Measured:
     """Of what the file holds, all that is sound."""
-    file = path(data_dir)
-    try:
-        with file.open("rb") as opened:
-            document = msgspec.json.decode(opened.read(LARGEST_FILE), type=dict[str, Any])
-    except FileNotFoundError:
-        return Measured()
-    except OSError as error:
-        return Measured(problem=f"{str(file)!r} cannot be read: {error.strerror}")
-    except (ValueError, RecursionError):  # also where it is larger
-        document = {}
-    version, rows = document.get("version"), document.get("measurements")
-    if isinstance(version, int) and version > MEASURED_VERSION:
-        newer = f"{str(file)!r} was written by a newer Berth (version {version})"
-        return Measured(problem=newer, newer=True)
-    if version != MEASURED_VERSION or not isinstance(rows, list):
-        return Measured(problem=f"{str(file)!r} is damaged, or not one of Berth's")
-    return Measured(measurements=tuple(one for row in rows if (one := _measurement(row)) is not None))
+    rows, problem, newer = read_rows(path(data_dir), "measurements", MEASURED_VERSION)
+    found = tuple(one for row in rows if (one := _measurement(row)) is not None)
+    return Measured(measurements=found, problem=problem, newer=newer)
 
 
 def _measurement(row: object) -> Measurement | None:

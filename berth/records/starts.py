@@ -11,18 +11,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import msgspec
 
 from berth.plan import EngineName, Replica
 from berth.processes import replace_file
+from berth.records.rows import read_rows
 
 STARTS_VERSION = 1
 KEPT = 5  # starts of one kind
 MOST = 500  # kinds; those that started longest ago are dropped
 MOST_PHASES = 20
-LARGEST_FILE = 4 << 20
 LONGEST_S = 7 * 86_400.0  # more is a mistake
 
 
@@ -95,21 +94,7 @@ def path(data_dir: str) -> Path:
 
 def read(data_dir: str) -> Starts:
     """Of what the file holds, all that is sound."""
-    file = path(data_dir)
-    try:
-        with file.open("rb") as opened:
-            document = msgspec.json.decode(opened.read(LARGEST_FILE), type=dict[str, Any])
-    except FileNotFoundError:
-        return Starts()
-    except OSError as error:
-        return Starts(problem=f"{str(file)!r} cannot be read: {error.strerror}")
-    except (ValueError, RecursionError):  # also where it is larger
-        document = {}
-    version, rows = document.get("version"), document.get("starts")
-    if isinstance(version, int) and version > STARTS_VERSION:
-        return Starts(problem=f"{str(file)!r} was written by a newer Berth (version {version})", newer=True)
-    if version != STARTS_VERSION or not isinstance(rows, list):
-        return Starts(problem=f"{str(file)!r} is damaged, or not one of Berth's")
+    rows, problem, newer = read_rows(path(data_dir), "starts", STARTS_VERSION)
     found = {}
     for row in rows:
         try:
@@ -118,7 +103,7 @@ def read(data_dir: str) -> Starts:
             continue
         if starts := tuple(start for start in one.starts if start.sound)[-KEPT:]:
             found[one.of] = starts
-    return Starts(starts=found)
+    return Starts(starts=found, problem=problem, newer=newer)
 
 
 def write(data_dir: str, starts: Starts) -> None:

@@ -125,7 +125,8 @@ def earlier(route: ModelRoute, options: Options, around: Around) -> tuple[str, s
     wanted = [one for one in past if one.number == options.revision] if options.revision else past[-1:]
     if now is None or not wanted:
         kept = ", ".join(str(one.number) for one in past) or "none"
-        return "", f"{route.name!r} has no such revision that was promoted before. Kept: {kept}."
+        text = f"{route.name!r} has no such revision that was promoted before. Kept: {kept}."
+        return "", f"{text} `berth revisions {route.name}` shows all."
     (revision,) = wanted
     name = next((name for name in route.replicas if revision.order and places.get(name) == revision.order[0]), "")
     if revision.base != now.base or not name:
