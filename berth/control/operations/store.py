@@ -221,8 +221,8 @@ class Operations:
             orders[operation.model] = migration.after
         elif orders.get(operation.model) == migration.after:
             orders[operation.model] = migration.before
-        operations = tuple(changed if one.id == operation.id else one for one in self.kept.operations)
-        self.kept = replace(self.kept, operations=operations, orders=orders)
+        self._put(changed)
+        self.kept = replace(self.kept, orders=orders)
         return changed
 
     def cancel(self, number: str, now: float | None = None) -> Reply:
@@ -318,8 +318,7 @@ class Operations:
     def _taken_over(self, own: Operation, asked: Operation) -> Operation:
         """From then on it is not for Berth to cancel."""
         taken = replace(own, by=asked.by)
-        operations = tuple(taken if one is own else one for one in self.kept.operations)
-        self.kept = replace(self.kept, operations=operations)
+        self._put(taken)
         log.info("operation taken over", **_shown(taken))
         self._events.operation(taken)
         return taken
