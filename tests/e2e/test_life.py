@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.appliance import Appliance, end, kill, sim_models, wait_for
+from tests.e2e.appliance import STOP_S, Appliance, end, kill, sim_models, wait_for
 from tests.fakes.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -66,7 +66,7 @@ def test_stops_while_the_engine_loads(number: signal.Signals) -> None:
 def test_stops_an_engine_that_ignores_sigterm() -> None:
     with Appliance(sim_models("m", "vllm --fault hang-on-sigterm orphan")) as berth:
         berth.wait_ready()
-        berth.stop()
+        berth.stop(10 + STOP_S)  # after the 10 s that an engine gets
 
 
 def test_stop_finishes_running_requests() -> None:
