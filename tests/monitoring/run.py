@@ -69,6 +69,7 @@ def main() -> int:
     with Appliance(sim_models("m", *engines, standby="hot"), **variables) as berth, prometheus(berth) as url:
         berth.wait(lambda: {one["status"] for one in berth.replicas().values()} == {"ready"})
         make_traffic(berth)
+        fall_back(berth)
         promtool("check", "metrics", text=berth.get("/metrics").text)
         wait_for(
             lambda: bool(found(url, "increase(berth_fallbacks_total[1m]) > 0")), 15, lambda: "no fallback was scraped"
@@ -135,7 +136,7 @@ def found(url: str, expression: str) -> list[Any]:
 
 
 def make_traffic(berth: Appliance) -> None:
-    """Responses, streams, and a client's error, until both engines have said so; then one of them dies."""
+    """Responses, streams, and a client's error, until both engines have said so."""
     stop = threading.Event()
 
     def ask() -> None:
@@ -152,12 +153,22 @@ def make_traffic(berth: Appliance) -> None:
             before = prompt_tokens(berth)
             berth.wait(lambda: all(map(operator.lt, before, prompt_tokens(berth))))  # noqa: B023 - called at once
         time.sleep(3 * SCRAPE_S)
-        end(berth.find("sim", "--dialect", "vllm"))
-        time.sleep(3 * SCRAPE_S)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def fall_back(berth: Appliance) -> None:
+    """An engine dies with whole responses in flight: each of them is a fallback, whatever the other requests are."""
+    threads = [threading.Thread(target=berth.chat, args=("m",), kwargs={"max_tokens": 300}) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    berth.wait(lambda: berth.replicas()["m-sim"]["in_flight"] > 0)
+    end(berth.find("sim", "--dialect", "vllm"))
+    for thread in threads:
+        thread.join()
+    time.sleep(3 * SCRAPE_S)
 
 
 def prompt_tokens(berth: Appliance) -> list[int]:
