@@ -95,6 +95,11 @@ image-test: setup tiny-model ## build the image with vLLM for the CPU, and boot 
 metrics-test: setup ## the dashboard's queries and the alerts against Debian's Prometheus, and simulated engines
 	$(BIN)/python -m tests.monitoring.run
 
+ACCOUNTS ?=
+.PHONY: accounts
+accounts: setup ## limits to 1 % over four workers, waits next to a flood, usage with kills: make accounts ACCOUNTS="--only usage"
+	$(BIN)/python -m tests.accounts.run $(ACCOUNTS)
+
 SOAK ?=
 .PHONY: soak
 soak: setup ## ten minutes with an engine killed every 5 s: make soak SOAK="--minutes 2 --clients 16"

@@ -55,6 +55,7 @@ class Kind(StrEnum):
     MEMORY_LOW = "memory_low"
     DISK_LOW = "disk_low"
     TLS_ENDS = "tls_ends"
+    TLS_UNCHANGED = "tls_unchanged"
     KEYS_UNCHANGED = "keys_unchanged"
     BUDGET_HIGH = "budget_high"
     KEY_EXPIRES = "key_expires"
@@ -140,7 +141,11 @@ def of_host(plan: Plan, host: HostState, now: float) -> Iterator[Notice]:
             if host.tls_ends > now:
                 when = f"ends in {(host.tls_ends - now) / 86_400:.0f} days, on {date(host.tls_ends)}"
             text = f"the TLS certificate {when}"
-        yield Notice(kind=Kind.TLS_ENDS, text=text, help="renew BERTH_TLS_CERT, then `berth reload`")
+        yield Notice(kind=Kind.TLS_ENDS, text=text, help="renew the file of BERTH_TLS_CERT")
+    if host.tls_unused:
+        text = f"the last change of the TLS certificate has no effect: {host.tls_unused}"
+        help_ = "correct the files; they are read again by themselves"
+        yield Notice(kind=Kind.TLS_UNCHANGED, text=text, private=True, help=help_)
     if host.keys_problem:
         text = f"the last change of the API keys has no effect: {host.keys_problem}"
         help_ = "correct the file; it is read again by itself"

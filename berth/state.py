@@ -215,6 +215,7 @@ class HostState:
     memory_limit_bytes: int | None = None  # None: there is no limit
     tls_ends: float | None = None  # Unix seconds: of the certificate that the router serves with
     tls_problem: str = ""  # why clients reject it
+    tls_unused: str = ""  # why what the certificate's files have now is not served with
     keys_problem: str = ""  # why the last change of the API keys' file has no effect
 
 

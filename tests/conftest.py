@@ -19,7 +19,7 @@ settings.load_profile("berth")
 
 
 VLLM_FILES = tuple(f"tests/e2e/test_{name}" for name in ("vllm", "continuation", "warm"))
-CLIENTS = ("tests/chaos/", "tests/e2e/", "tests/fuzz/")
+CLIENTS = ("tests/accounts/", "tests/chaos/", "tests/e2e/", "tests/fuzz/")
 SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml
 
 

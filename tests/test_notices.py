@@ -234,6 +234,11 @@ def seen(fields: dict[str, Any], keys: tuple[ApiKey, ...] = (), charged: float =
             "tls_ends: clients reject the TLS certificate: certificate has expired",
         ),
         (
+            host(tls_unused="BERTH_TLS_KEY='/k.pem': No such file"),
+            host(),
+            "tls_unchanged: the last change of the TLS certificate has no effect: BERTH_TLS_KEY='/k.pem': No such file",
+        ),
+        (
             host(keys_problem="line 2: no such field"),
             host(),
             "keys_unchanged: the last change of the API keys has no effect: line 2: no such field",

@@ -168,7 +168,7 @@ def tls(cert: str, key: str) -> list[Finding]:
     detail = f"the certificate for {', '.join(found.names)} is valid until {date(found.ends)}"
     if found.ends - time.time() > RENEWAL_DAYS * 86_400:
         return [Finding(level=Level.OK, what=What.TLS, detail=detail)]
-    return [Finding(level=Level.WARN, what=What.TLS, detail=detail, remedy="Renew it, and run `berth reload`")]
+    return [Finding(level=Level.WARN, what=What.TLS, detail=detail, remedy="Renew it: Berth follows its file")]
 
 
 def listener(number: int) -> str:

@@ -36,6 +36,7 @@ from berth.control.sleep import SleepMode
 from berth.control.supervisord_client import Snapshot, SupervisordClient
 from berth.control.watch import on_log_line, probe_replica, watch_attached
 from berth.control.watches.adapters import AdapterWatch
+from berth.control.watches.certificate import OF_FILES, CertificateWatch
 from berth.control.watches.host import HostWatch
 from berth.control.watches.load import LoadWatch
 from berth.control.watches.routers import watch_router
@@ -45,7 +46,7 @@ from berth.host.gpu_usage import Gpus
 from berth.host.tls import CertificateError
 from berth.ipc import traffic
 from berth.ipc.heartbeats import BEAT_S, CONTROL, Heartbeat
-from berth.ipc.operations import Action, Reply, Request
+from berth.ipc.operations import Action, Change, Reply, Request
 from berth.log import log
 from berth.plan import Keys, Plan
 from berth.state import GpuState, ReplicaStatus
@@ -95,6 +96,7 @@ class Controller:
         self._captures = Captures(plan, self._audit.add)
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._host = HostWatch(plan)
+        self._certificate = CertificateWatch(plan, self._renew_certificate)
         self._migrator: Migrator | None = None  # while `run` runs
         self._stopping = asyncio.Event()
 
@@ -169,6 +171,7 @@ class Controller:
             self._usage.run(),
             self._audit.run(),
             self._host.run(),
+            self._certificate.run(),
             self._adapter_watch.run(),
             watch_starts(self._runtime, self._is_stopping),
             watch_tokens(self._runtime, prober, canary, self._is_stopping),
@@ -258,6 +261,13 @@ class Controller:
             await asyncio.to_thread(tls.install, listen.tls_cert, listen.tls_key, self._plan.paths.tls)
         await self.supervisord.reload_router()
 
+    def _renew_certificate(self) -> bool:
+        """Whether the router will be reloaded; not yet while it is."""
+        if any(one.action is Action.RELOAD for one in self._runtime.operations.running):
+            return False
+        change = Change(action=Action.RELOAD, by=OF_FILES)
+        return self._answer(Request(change=change, who=OF_FILES)).denial is None
+
     def _answer(self, request: Request) -> Reply:
         """To a client of the control socket."""
         operations = self._runtime.operations
@@ -322,7 +332,8 @@ class Controller:
         control = control_state(records, positions, before)
         expires = self._demand.expires(records, kept.keep) if self._demand.watches else {}
         spares = {name for route in self._plan.models for name in set(route.replicas).difference(kept.wanted(route))}
-        host = replace(self._host.state, keys_problem=self._key_watch.problem)
+        unused = self._certificate.problem
+        host = replace(self._host.state, keys_problem=self._key_watch.problem, tls_unused=unused)
         gone, taken = self._runtime.gpus.gone, self._runtime.ledger.taken
         seen = Seen(gpus=self._gpu_states, gone=gone, taken=taken, host=host, capture=self._captures.current)
         self._publisher.publish(records, seen, control, self._held(spares), expires=expires, always=always)

@@ -1,9 +1,10 @@
 """TLS certificates on this host.
 
 The router's workers read their certificate whenever one of them starts, and end if they cannot use it. So they get a
-copy of a pair that was tried out, in one file: what is written to the user's files counts from `berth reload` on.
+copy of a pair that was tried out, in one file. Control watches the user's files, and renews the copy.
 """
 
+import hashlib
 import os
 import re
 import ssl
@@ -30,18 +31,29 @@ def certificate(cert: str, key: str) -> Certificate:
     """What clients learn from the first certificate of a PEM file. CertificateError if they would reject it for its
     dates, if the key is another's, or if a file cannot be used.
     """
-    return _tried(cert, key)[1]
+    return tried(cert, key)[1]
 
 
 def install(cert: str, key: str, path: Path) -> None:
     """Writes a certificate and its key to one file for the router, once a client has accepted them. CertificateError as
     above; OSError if the file cannot be written.
     """
-    replace_file(path, _tried(cert, key)[0], mode=0o600)
+    replace_file(path, tried(cert, key)[0], mode=0o600)
 
 
-def _tried(cert: str, key: str) -> tuple[bytes, Certificate]:
-    """The blocks of both files, after a handshake with them."""
+def digest(cert: str, key: str) -> str:
+    """Another one when a file has changed, or is gone."""
+    found = hashlib.sha256()
+    for path in (cert, key):
+        try:
+            found.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        except OSError as error:
+            found.update(str(error.errno).encode())
+    return found.hexdigest()
+
+
+def tried(cert: str, key: str) -> tuple[bytes, Certificate]:
+    """What the router's copy of both files has, after a handshake with them. CertificateError as above."""
     certs = [block for kind, block in _blocks("BERTH_TLS_CERT", cert) if kind == b"CERTIFICATE"]
     if not certs:
         raise CertificateError(f"BERTH_TLS_CERT={cert!r} has no certificate as PEM (-----BEGIN CERTIFICATE-----)")

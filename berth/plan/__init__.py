@@ -217,7 +217,7 @@ class RunPaths:
 
     @property
     def tls(self) -> Path:
-        """The router's copy of the certificate and its key, from the start or the last `berth reload`; mode 0600."""
+        """The router's copy of the certificate and its key, as they were last tried out; mode 0600."""
         return Path(self.run_dir, "tls.pem")
 
     @property

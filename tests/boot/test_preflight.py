@@ -315,7 +315,7 @@ def test_certificate_is_tried_out(tmp_path: Path) -> None:
     (bad,) = preflight.tls(*certificates.make(tmp_path, days=-1))
     assert [finding.level for finding in (good, near, bad)] == [Level.OK, Level.WARN, Level.FAIL]
     assert "localhost, 127.0.0.1" in good.detail
-    assert "berth reload" in near.remedy
+    assert "Renew it" in near.remedy
     assert "certificate has expired" in bad.detail
 
 

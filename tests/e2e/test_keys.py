@@ -1,27 +1,30 @@
-"""Clients with names: one appliance of two router workers, its keys in a file, in front of a simulated engine."""
+"""Clients with names: one appliance of two router workers, its keys in a file, in front of simulated engines."""
 
-import json
-import os
-import signal
+import asyncio
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from berth.ipc import traffic
 from berth.plan.keys import digest
-from tests.e2e.appliance import ROOT, Appliance, end
+from tests.accounts.limits import key_of
+from tests.accounts.usage import KILLS, Told, pair, written
+from tests.e2e.appliance import ROOT, Appliance, sim_models
 
-KEYS = """
-alice: {key: key-of-alice-0123456789, models: [m]}
-bob: {key: key-of-bob-0123456789, requests_per_minute: 6, tokens_per_day: 1k}
-carol: {key: key-of-carol-0123456789, priority: normal}
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+SPENDERS = ("dan", "erin")
+KEYS = f"""
+alice: {{key: key-of-alice-0123456789, models: [m]}}
+bob: {{key: key-of-bob-0123456789, requests_per_minute: 6, tokens_per_day: 1k}}
+carol: {{key: key-of-carol-0123456789, priority: normal}}
+dan: {{key: {key_of("dan")}}}
+erin: {{key: {key_of("erin")}}}
 """
 
 
@@ -29,7 +32,7 @@ carol: {key: key-of-carol-0123456789, priority: normal}
 def berth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     file = tmp_path_factory.mktemp("keys") / "keys.yaml"
     file.write_text(KEYS)
-    models = "m=any@sim other=any@sim"
+    models = f"{sim_models('m', 'vllm')}\n{pair('other')}"
     with Appliance(models, BERTH_WORKERS="2", BERTH_API_KEYS_FILE=str(file)) as appliance:
         appliance.wait_ready()
         yield appliance
@@ -164,38 +167,16 @@ def test_a_capture_is_ended_and_audited(berth: Appliance) -> None:
     assert all(f"capture {action}" in audited for action in ("start", "show", "end", "clear"))
 
 
-def test_usage_is_what_the_clients_got_whatever_is_killed(berth: Appliance) -> None:
-    """A worker's and control's death in the middle: who got a whole response was counted, once."""
+def test_usage_is_what_the_clients_were_told_whatever_is_killed(berth: Appliance) -> None:
+    """An engine, a worker and control: who got a whole response was counted, once. `make accounts` is the long form."""
+    before = written(berth, SPENDERS)
+    told = Told(berth, "other", SPENDERS)
+    asyncio.run(told.run(90))
+    assert (set(told.killed), set(told.results) - {"whole", "lost"}) == (set(KILLS), set())
+    assert told.results["whole"] > told.results["lost"]
 
-    def one(number: int) -> tuple[str, int, int] | None:
-        who = ("carol", "alice")[number % 2]
-        try:
-            answer = ask(berth, who, max_tokens=4 + number % 5)
-        except httpx.TransportError:
-            return None
-        if answer.status_code != 200:
-            return None
-        usage = answer.json()["usage"]
-        return who, usage["prompt_tokens"], usage["completion_tokens"]
-
-    def spent() -> dict[str, tuple[int, int]]:
-        rows = json.loads(command(berth, "usage", "--by", "key", "--json"))
-        return {row["key"]: (row["prompt"], row["completion"]) for row in rows}
-
-    before = spent()
-    with ThreadPoolExecutor(8) as pool:
-        results = [pool.submit(one, number) for number in range(120)]
-        end(berth.find("berth", "control"))
-        os.kill(next(iter(traffic.workers(berth.paths.heartbeats).values())), signal.SIGKILL)
-        got = [result.result() for result in results]
-    assert sum(found is not None for found in got) > len(got) // 2
     berth.wait_ready()
-    after = spent()
-
-    for who in ("alice", "carol"):
-        prompt = sum(found[1] for found in got if found and found[0] == who)
-        completion = sum(found[2] for found in got if found and found[0] == who)
-        was = before.get(who, (0, 0))
-        assert (after[who][0] - was[0], after[who][1] - was[1]) == (prompt, completion)
-    metrics = berth.get("/metrics").text
-    assert f'berth_key_tokens_total{{key="carol",kind="completion",model="m"}} {float(after["carol"][1])}' in metrics
+    for form, after in written(berth, SPENDERS).items():
+        for who, (prompt, completion) in told.tokens().items():
+            was = before[form].get(who, (0, 0))
+            assert (form, after[who]) == (form, (was[0] + prompt, was[1] + completion))

@@ -2,6 +2,7 @@
 they try again. And what a client that floods the server leaves to another one.
 """
 
+import asyncio
 import statistics
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ import pytest
 
 from berth.ipc.journal import Names, Reader
 from berth.plan import Keys
+from tests.accounts.limits import PER_MINUTE, WORKERS, Bucket, Granted, key_of, limit_of
+from tests.accounts.limits import Client as Wanting
 from tests.e2e.appliance import Appliance, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -29,6 +32,7 @@ LIMITS = {
     "single": "concurrency: 1",
 }
 FREE = ("flood", "quiet")
+WANTING = 12  # clients at a time, each of which wants more than its limit
 PLACES = 2  # of the slow engine
 FLOOD = 12  # requests at a time
 TOKENS = 8
@@ -40,15 +44,12 @@ def berth() -> Iterator[Appliance]:
         f"{kind}-{sdk}: {{key: {key_of(f'{kind}-{sdk}')}, {limit}}}" for kind, limit in LIMITS.items() for sdk in SDKS
     ]
     keys += [f"{name}: {{key: {key_of(name)}}}" for name in FREE]
+    keys += [f"{kind}: {{key: {key_of(kind)}, {limit_of(kind)}}}" for kind in PER_MINUTE]
     slow = sim_models("slow", "vllm --itl 20ms --context 10000", concurrency=str(PLACES))
     models = f"{sim_models('m', 'vllm --itl 0')}\n{slow}"
-    with Appliance(models, BERTH_API_KEYS="\n".join(keys)) as appliance:
+    with Appliance(models, BERTH_WORKERS=str(WORKERS), BERTH_API_KEYS="\n".join(keys)) as appliance:
         appliance.http.headers["authorization"] = f"Bearer {key_of('quiet')}"
         yield appliance.wait_ready()
-
-
-def key_of(name: str) -> str:
-    return f"the-key-of-{name}-0123456789"
 
 
 class Openai(openai.OpenAI):
@@ -191,6 +192,35 @@ def test_a_request_too_many_at_a_time_waits_for_its_place(client_of: ClientOf, s
         held.close()
         assert answer.result(timeout=60)
     assert client.waits == []  # the SDK had nothing to repeat
+
+
+@pytest.mark.parametrize("kind", PER_MINUTE)
+def test_limits_are_used_up_and_not_exceeded_over_the_workers(berth: Appliance, kind: str) -> None:
+    """Nothing of the rate is lost while clients want it, and what the workers count is what the clients got."""
+    wanting = Wanting(berth, kind, stream=kind == "tokens")
+
+    async def used_up(answers: int) -> Bucket:
+        """By all workers, and after so many answers."""
+        while (bucket := Bucket.of(berth, kind)).level > 0 or len(wanting.answers) < answers:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.05)
+        return bucket if len(bucket.taken) == WORKERS else await used_up(answers + 1)
+
+    async def want() -> tuple[Bucket, Bucket]:
+        enough = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(wanting.run(WANTING, enough))
+            first = await used_up(0)
+            last = await used_up(len(wanting.answers) + WANTING)
+            enough.set()
+        return first, last
+
+    first, last = asyncio.run(want())
+    after, got = Bucket.of(berth, kind), Granted.of(kind, wanting.answers)
+    assert {one.status for one in wanting.answers} <= {200, 429}
+    assert sum(after.taken) * PER_MINUTE[kind] / 60 == pytest.approx(sum(got.amounts))
+    assert first.lost == last.lost
+    if kind == "requests":  # those of tokens may have cost more than was expected of them, which is owed then
+        assert after.level >= 0
 
 
 def test_a_client_that_floods_the_server_hardly_delays_another(berth: Appliance) -> None:

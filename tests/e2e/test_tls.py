@@ -5,7 +5,9 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,15 @@ from openai import DefaultHttpxClient, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from berth.apis.stream_events import ANTHROPIC, CHAT, OLLAMA
+from berth.ipc import traffic
 from tests.e2e.appliance import Appliance, end, sim_models
 from tests.fakes import certificates
 from tests.fakes.http2 import Http2
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
+ANY = ssl.create_default_context()  # trusts whom it meets
+ANY.check_hostname, ANY.verify_mode = False, ssl.CERT_NONE
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
 
 
@@ -32,7 +37,8 @@ def cert() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def berth(cert: str) -> Iterator[Appliance]:
-    with Appliance("m=simulated@sim", BERTH_TLS_CERT=cert, BERTH_TLS_KEY=cert.replace("cert.pem", "key.pem")) as berth:
+    models = sim_models("m", "vllm --itl 20ms --context 100000")
+    with Appliance(models, BERTH_TLS_CERT=cert, BERTH_TLS_KEY=cert.replace("cert.pem", "key.pem")) as berth:
         yield berth.wait_ready()
 
 
@@ -89,18 +95,53 @@ def test_plain_http_is_refused(berth: Appliance) -> None:
         httpx.get(berth.url.replace("https", "http"), trust_env=False)
 
 
-def test_reload_serves_with_the_renewed_certificate(berth: Appliance, cert: str) -> None:
+def test_a_renewed_certificate_is_taken_over_without_a_lost_request(berth: Appliance, cert: str) -> None:
+    """Requests come on new connections all the time, and a stream runs from before the change until after it."""
     before, _ = handshake(berth, cert)
-    certificates.make(Path(cert).parent, days=60)
-    subprocess.run([sys.executable, "-m", "berth", "reload", "--wait", "30"], env=berth.environ, check=True)
-
-    def renewed() -> bool:
+    workers = set(traffic.workers(berth.paths.heartbeats).values())
+    clients = Clients(f"{berth.url}/v1/chat/completions")
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(clients.ask), pool.submit(clients.read)]
         try:
-            return bool(handshake(berth, cert)[0] != before)
-        except ssl.SSLError:  # the old one, which the new file does not make known
-            return False
+            berth.wait(lambda: bool(clients.statuses and clients.lines))
+            certificates.make(Path(cert).parent, days=60)
+            berth.wait(lambda: served(berth, cert) not in (None, before))
+        finally:
+            clients.renewed.set()
+        for one in running:
+            one.result(60)
+    berth.wait(lambda: not workers & set(traffic.workers(berth.paths.heartbeats).values()))
+    assert (set(clients.statuses), [line for line in clients.lines if "error" in line]) == ({200}, [])
 
-    berth.wait(renewed)
+
+class Clients:
+    """Of a server whose certificate is `renewed` meanwhile."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._http = httpx.Client(verify=ANY, trust_env=False, timeout=60)
+        self.renewed = threading.Event()
+        self.statuses: list[int] = []
+        self.lines: list[str] = []
+
+    def ask(self) -> None:
+        """Each time on a new connection."""
+        body = {"model": "m", "messages": MESSAGES, "max_tokens": 2}
+        while not self.renewed.is_set():
+            answer = self._http.post(self._url, json=body, headers={"connection": "close"})
+            self.statuses.append(answer.status_code)
+
+    def read(self) -> None:
+        """One stream, until 20 lines after it."""
+        left = 20
+        endless = {"model": "m", "messages": MESSAGES, "stream": True, "max_tokens": 50_000, "ignore_eos": True}
+        with self._http.stream("POST", self._url, json=endless) as answer:
+            for line in answer.iter_lines():
+                self.lines.append(line)
+                left -= self.renewed.is_set()
+                if not left:
+                    return
+        raise AssertionError(self.lines[-3:])
 
 
 def test_a_certificate_that_cannot_be_used_fails_the_reload_alone(berth: Appliance, cert: str, tmp_path: Path) -> None:
@@ -114,8 +155,9 @@ def test_a_certificate_that_cannot_be_used_fails_the_reload_alone(berth: Applian
     router = berth.find("router")
     (worker,) = [process for process in router.children() if "router" in process.cmdline()]
     end(worker)
-    berth.wait(lambda: serves(berth, cert, before))
+    berth.wait(lambda: served(berth, cert) == before)
     assert berth.find("router").pid == router.pid
+    berth.wait(lambda: "TLS certificate unchanged" in berth.output())
     key.write_bytes(own)
 
 
@@ -126,11 +168,12 @@ def failed_reload(berth: Appliance) -> str:
     return done.stdout
 
 
-def serves(berth: Appliance, cert: str, expected: Any) -> bool:
+def served(berth: Appliance, cert: str) -> Any:
+    """The server's certificate; None when no worker listens, or when it is another one than `cert`."""
     try:
-        return bool(handshake(berth, cert)[0] == expected)
-    except OSError:  # no worker listens yet
-        return False
+        return handshake(berth, cert)[0]
+    except OSError:
+        return None
 
 
 def test_an_expired_certificate_prevents_the_start(tmp_path: Path) -> None:

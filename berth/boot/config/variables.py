@@ -159,7 +159,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         allowed="a path, absolute or relative to the current directory",
         example="/run/secrets/fullchain.pem",
         description="The server's certificate, followed by those of its issuers, as PEM: clients then use https, with "
-        "HTTP/2 or HTTP/1.1.",
+        "HTTP/2 or HTTP/1.1. A renewed file is served with by itself.",
     ),
     _NETWORK(
         name="BERTH_TLS_KEY",

@@ -48,7 +48,7 @@ class HostWatch:
         )
 
     def _read_certificate(self) -> None:
-        """Of the router's own copy, once for each: what `berth reload` has not installed yet does not count."""
+        """Of the router's own copy, once for each: what control has not installed yet does not count."""
         file = self._plan.paths.tls
         try:
             changed = file.stat().st_mtime_ns
