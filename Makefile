@@ -191,7 +191,7 @@ catalogue: setup ## check the catalogue of models; RECIPES=clone [COOKBOOK=clone
 	@$(BIN)/python -m etc.tools.catalogue $(if $(RECIPES),--recipes $(RECIPES)) $(if $(COOKBOOK),--cookbook $(COOKBOOK)/data/models)
 
 .PHONY: bench-truth
-bench-truth: setup ## does `berth bench` find what is known of simulated engines, in two minutes on a quiet machine
+bench-truth: setup ## does `berth bench` find what is known of simulated engines, in five minutes on a quiet machine
 	$(BIN)/python -m etc.tools.bench_truth
 
 FUZZ ?=

@@ -53,11 +53,9 @@ def compare(engines: Sequence[EngineResult], metrics: Sequence[Metric]) -> tuple
 
 
 def compared(first: EngineResult, other: EngineResult, metric: Metric) -> Comparison:
-    starts = [
-        _ratios(_values(first, number, metric), _values(other, number, metric))
-        for number in range(min(len(first.starts), len(other.starts)))
-    ]
-    found, floor = interval(starts), noise(itself(first, metric))
+    count = min(len(first.starts), len(other.starts))
+    own, others = ([_values(one, number, metric) for number in range(count)] for one in (first, other))
+    found, floor = interval(own, others), noise(itself(first, metric))
     decided = outcome(found, floor, more_is_better=metric.more_is_better)
     return Comparison(
         replica=other.replica,
@@ -69,7 +67,7 @@ def compared(first: EngineResult, other: EngineResult, metric: Metric) -> Compar
         noise=floor,
         outcome=decided,
         more_windows=windows_needed(found, floor) if found and decided is Outcome.UNDECIDED else 0,
-        ratios=tuple(ratio for start in starts for ratio in start),
+        ratios=tuple(ratio for pair in zip(own, others, strict=True) for ratio in _ratios(*pair)),
     )
 
 
@@ -80,7 +78,7 @@ def itself(engine: EngineResult, metric: Metric) -> Interval | None:
     before, after = _values(engine, 0, metric), _values(engine, len(engine.starts) - 1, metric)
     if len(engine.starts) == 1:
         before, after = before[:1] * (len(before) - 1), before[1:]
-    return interval([_ratios(before, after)])
+    return interval([before], [after])
 
 
 def _ratios(before: Sequence[float | None], after: Sequence[float | None]) -> list[float]:

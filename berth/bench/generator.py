@@ -1,6 +1,7 @@
 """Sends requests: at the times of a schedule (an open loop), or whenever one ends (a closed loop).
 
 A run has three parts without a break: warm-up, window, and further load until the last request of the window has ended.
+The warm-up lasts longer while the engine has not settled.
 """
 
 import asyncio
@@ -9,9 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from berth.bench.window import Run, Sample
+from berth.bench.window import Run, Sample, drifts
 from berth.bench.workload import Ask
 from berth.records.results import Point
+
+LONGEST_WARM = 3.0  # of what is wanted, while the engine has not settled
 
 
 class Target(Protocol):
@@ -57,7 +60,7 @@ class Generator:
             else:
                 door = asyncio.Semaphore(connections) if connections else None
                 tasks = [group.create_task(self._open(group, arrivals, began, door))]
-            limit_s = self._size.warm_s + self._size.seconds + self._size.grace_s
+            limit_s = LONGEST_WARM * self._size.warm_s + self._size.seconds + self._size.grace_s
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), limit_s)
             self._over.set()
@@ -109,12 +112,19 @@ class Generator:
         if self._end is not None and not self._unfinished:
             self._over.set()
 
+    def _is_warm(self, elapsed_s: float) -> bool:
+        """It is long enough, and times do not change any more; up to LONGEST_WARM times as long."""
+        warm, size = self._warm, self._size
+        if len(warm) < size.warm_requests or elapsed_s < size.warm_s:
+            return False
+        return elapsed_s >= LONGEST_WARM * size.warm_s or not any(drifts(warm[len(warm) // 2 :]))
+
     def _sample(self, ask: Ask, scheduled: float, began: float) -> Sample:
         """In the part of the run to which it belongs."""
         sample = Sample(scheduled=scheduled, asked_prompt=len(ask.prompt), asked_tokens=ask.tokens)
         size, elapsed_s = self._size, scheduled - began
         self._in_progress += 1
-        if self._begin is None and (len(self._warm) < size.warm_requests or elapsed_s < size.warm_s):
+        if self._begin is None and not self._is_warm(elapsed_s):
             self._warm.append(sample)
             return sample
         if self._begin is None:

@@ -22,6 +22,8 @@ table{border-collapse:collapse;font-size:13px}td,th{border:1px solid #ddd;paddin
 """
 _RULES = (
     ("F1", "one engine at a time, and nothing else, on the GPUs"),
+    ("F2", "the same weights, context and GPUs"),
+    ("F3", "Berth's arguments for each engine, and none that handicaps one of them"),
     ("F4", "the same prompts as token ids, counted alike by each engine"),
     ("F5", "answers of exactly the length that was asked for"),
     ("F6", "the same arrivals, decided before the first one"),

@@ -1,7 +1,9 @@
 """Percentiles of few samples, with the bounds that so few allow; pure, and without a library."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cache
 
 CONFIDENCE = 0.99
 _TINY = 1e-300
@@ -17,29 +19,16 @@ def nearest_rank(values: Sequence[float], percent: float) -> float | None:
 
 def upper_bound(values: Sequence[float], percent: float, confidence: float = CONFIDENCE) -> float | None:
     """The value that the percentile does not exceed, at this confidence. None: there are too few values to say."""
-    share, ordered = percent / 100, sorted(values)
-    for misses in range(len(ordered)):
-        if needed(share, misses, confidence) > len(ordered):
-            return ordered[-misses] if misses else None
-    return None
+    failing = bisect_left(
+        range(len(values)), True, key=lambda misses: not meets(len(values), misses, percent, confidence)
+    )
+    return sorted(values)[-failing] if failing else None
 
 
 def meets(count: int, misses: int, percent: float, confidence: float = CONFIDENCE) -> bool:
     """`misses` of `count` requests leave no doubt that the percentile is met: MLPerf's early stopping."""
     share = percent / 100
     return misses < count and tail(share, count - misses, misses + 1) <= 1 - confidence
-
-
-def needed(share: float, misses: int, confidence: float = CONFIDENCE) -> int:
-    """Requests that show with so many misses that this share of all requests has none."""
-    low, high = misses, max(2 * misses, 1)
-    while tail(share, high - misses, misses + 1) > 1 - confidence:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = tail(share, middle - misses, misses + 1) <= 1 - confidence
-        low, high = (low, middle) if enough else (middle, high)
-    return high
 
 
 def tail(x: float, a: float, b: float) -> float:
@@ -67,6 +56,7 @@ def tail(x: float, a: float, b: float) -> float:
     return math.exp(log_front) * fraction / a
 
 
+@cache
 def student(share: float, freedom: int) -> float:
     """The quantile of Student's distribution: 0.975 of 9 is 2.262."""
     low, high = 0.0, 1e4

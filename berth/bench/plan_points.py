@@ -22,7 +22,7 @@ class Profile:
     """How much is measured. Windows that are too small for it are invalid."""
 
     rounds: int = 2  # starts of each engine
-    windows: int = 3  # of each point and start
+    windows: int = 5  # of each point and start
     requests: int = 100  # of a window, or PER_PLACE for each that runs at a time if those are more
     per_place: int = 10
     few: int = 20  # of a window with so few requests at a time that all of `requests` would take long

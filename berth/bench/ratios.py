@@ -1,8 +1,9 @@
-"""Is one engine faster than another, or is the difference noise? From paired windows; pure.
+"""Is one engine faster than another, or is the difference noise? From windows of several starts; pure.
 
-The unit of replication is the window, since requests within one are not independent; windows of one start have that
-start in common. A ratio is the geometric mean of the ratios of paired windows. Its interval comes from a bootstrap over
-starts and then over their windows, widened for their small number by Student's quantile.
+Requests within a window are not independent, and windows of one start have that start in common: engines differ more
+from start to start than within one. So the unit of replication is the start. A ratio is the geometric mean of those of
+paired windows, which have the same prompts and arrivals. Its interval is that of Student for the means of the starts of
+both engines: a bootstrap over two starts would be far too narrow. Of a single start only its windows are known.
 
 1. Faster or slower: the whole interval is on that side, further from 1 than MARGIN and than the noise floor, which is
    how far the first engine may differ from itself.
@@ -11,18 +12,18 @@ starts and then over their windows, widened for their small number by Student's 
 """
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
+from statistics import fmean, stdev, variance
 
 from berth.bench.percentiles import student
 from berth.records.results import Outcome
 
 MARGIN = 0.03
-DRAWS = 4000
 _LEVEL = 0.975  # of each side
 _MOST_WINDOWS = 999
+
+Starts = Sequence[Sequence[float | None]]  # of each start its windows, in their order; None: not valid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,32 +36,28 @@ class Interval:
     windows: int
 
 
-def interval(starts: Sequence[Sequence[float]], seed: int = 0, draws: int = DRAWS) -> Interval | None:
-    """`starts`: for each pair of starts the ratios of its windows. None: there are too few for an interval."""
-    logs = [[math.log(ratio) for ratio in start] for start in starts if start]
-    count = sum(map(len, logs))
+def interval(first: Starts, other: Starts) -> Interval | None:
+    """Of the second one next to the first one. None: there is too little for an interval. A window counts where it is
+    valid in every start of both.
+    """
+    rows = [[*start] for start in (*first, *other)]
+    numbers = [number for number, cells in enumerate(zip(*rows, strict=False)) if all(cells)]
+    logs = [[math.log(row[number] or 1.0) for number in numbers] for row in rows]
+    count = len(numbers) * len(first)
     if count < 2:
         return None
-    centre = fmean(value for start in logs for value in start)
-    drawn = means(logs, random.Random(seed), draws)  # noqa: S311 - a bootstrap
-    wider = student(_LEVEL, count - 1) / NormalDist().inv_cdf(_LEVEL) * math.sqrt(count / (count - 1))
-    low, high = (drawn[int(share * len(drawn))] for share in (1 - _LEVEL, _LEVEL))
-    return Interval(
-        ratio=math.exp(centre),
-        low=math.exp(centre + wider * (min(low, centre) - centre)),
-        high=math.exp(centre + wider * (max(high, centre) - centre)),
-        windows=count,
+    if len(first) == 1:
+        differences = [two - one for one, two in zip(*logs, strict=True)]
+        error, freedom = stdev(differences) / math.sqrt(count), count - 1
+    else:
+        own, others = ([fmean(row) for row in half] for half in (logs[: len(first)], logs[len(first) :]))
+        error = math.sqrt((variance(own) + variance(others)) / len(first))
+        freedom = 2 * (len(first) - 1)
+    centre = fmean(value for row in logs[len(first) :] for value in row) - fmean(
+        value for row in logs[: len(first)] for value in row
     )
-
-
-def means(logs: Sequence[Sequence[float]], source: random.Random, draws: int) -> list[float]:
-    """Means of samples: of starts, and of the windows of each."""
-    found = []
-    for _ in range(draws):
-        starts = source.choices(logs, k=len(logs))
-        values = [value for start in starts for value in source.choices(start, k=len(start))]
-        found.append(sum(values) / len(values))
-    return sorted(found)
+    half = student(_LEVEL, freedom) * error
+    return Interval(ratio=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half), windows=count)
 
 
 def noise(found: Interval | None) -> float:

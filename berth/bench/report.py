@@ -181,6 +181,8 @@ def closing(result: BenchResult) -> Iterator[str]:
         yield from (f"  {rule}" for rule in broken[:20])
     else:
         yield "valid: every rule was kept"
+    for note in result.notes:
+        yield from textwrap.wrap(f"note: {note}", 118)
     if result.chosen:
         yield f"chosen: {result.chosen} ({'; '.join(result.reasons)}). `engines: auto` uses it."
     else:

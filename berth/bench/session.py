@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from berth import __version__
-from berth.bench import compare, plan_points
+from berth.bench import compare, plan_points, rules
 from berth.bench.box import Gpus
 from berth.bench.client import EngineClient
 from berth.bench.lease import Lease, StartError, leased
@@ -59,6 +59,8 @@ class Session:
         """DeniedError where control does not allow it."""
         setup, began, created = self._setup, time.monotonic(), time.time()
         restore_s = max(one.start_timeout_s for one in setup.replicas)
+        for rule in rules.unlike(setup.replicas):
+            setup.conditions.progress(f"this run will be invalid: {rule}")
         sequence = plan_points.order(len(setup.replicas), setup.conditions.profile.rounds)
         async with leased(
             setup.plan.paths.control_socket, setup.route.name, "berth bench", DRAIN_S, restore_s
@@ -148,7 +150,7 @@ class Session:
         engines = tuple(self._engines.values())
         limits = {one.replica: self._limits[one.replica] for one in engines if one.replica in self._limits}
         comparisons = compare.compare(engines, compare.metrics(self._common, limits))
-        broken = clock_rule(engines)
+        broken = (*rules.unlike(setup.replicas), *rules.clocks(engines))
         chosen, reasons = compare.choice(engines, comparisons, quick=conditions.profile.quick, broken=broken)
         inventory, gpus = setup.plan.inventory, setup.replicas[0].gpus
         return BenchResult(
@@ -171,18 +173,6 @@ class Session:
             chosen=chosen,
             reasons=reasons,
             broken=broken,
+            notes=tuple(rules.noted(setup.replicas)),
             gpu_hour_cost=setup.gpu_hour_cost,
         )
-
-
-def clock_rule(engines: Sequence[EngineResult]) -> tuple[str, ...]:
-    """F11: the card ran as fast for each engine."""
-    medians = {}
-    for one in engines:
-        clocks = sorted(window.clock_mhz for window in one.windows() if window.clock_mhz)
-        if clocks:
-            medians[one.replica] = clocks[len(clocks) // 2]
-    if not medians or max(medians.values()) <= 1.03 * min(medians.values()):
-        return ()
-    shown = ", ".join(f"{name} {clock:.0f} MHz" for name, clock in medians.items())
-    return (f"F11: the clock of the GPU was not the same for all engines: {shown}",)

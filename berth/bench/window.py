@@ -5,13 +5,14 @@ it is sent is a part of its latency.
 """
 
 import itertools
+import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
+from statistics import fmean, median
 
-from berth.bench.percentiles import nearest_rank, upper_bound
+from berth.bench.percentiles import nearest_rank, student, upper_bound
 from berth.records.results import Point, Quantile, Slo, Window
 
 PERCENTS = (50, 95, 99)
@@ -25,6 +26,10 @@ MOST_FAILED = 0.05
 MOST_THROTTLED = 0.01
 LEAST_FILLED = 0.8  # of the usual requests in progress, when a window begins
 LEAST_USUAL = 4  # requests: fewer may be none by chance
+MOST_UNSERVED = 0.05  # of an open loop's requests, beyond chance
+GROUPS = 8  # of requests in turn, whose medians show whether times change
+LEAST_IN_GROUP = 3
+MOST_DRIFT = 0.25  # of the mean, from the first group to the last
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -146,6 +151,11 @@ def broken_rules(found: Window, run: Run, asked: Asked, box: Box) -> Iterator[st
         yield f"F1: {box.foreign}"
     if usual >= LEAST_USUAL and run.in_flight + 1 < LEAST_FILLED * usual:  # the first of the window takes a place
         yield f"F8: the warm-up had drained: {run.in_flight} requests in progress, at least {usual:.0f} are usual"
+    unserved = (found.offered - found.achieved) * found.seconds if asked.point.rate else 0.0
+    if unserved > max(MOST_UNSERVED * found.requests, 3 * math.sqrt(found.requests)):
+        yield f"F8: requests came faster than they ended: {found.offered:.3g} and {found.achieved:.3g} a second"
+    for what, change in drifts(run.measured):
+        yield f"F8: not settled: {what} {'rose' if change > 0 else 'fell'} by {abs(change):.0%} within the window"
     if found.requests < asked.requests:
         yield f"F9: {found.requests} requests, {asked.requests} are needed"
     if found.throttled_share is not None and found.throttled_share > MOST_THROTTLED:
@@ -172,6 +182,34 @@ def rules_of_answers(found: Window, samples: Sequence[Sample], asked: Asked) -> 
     if found.failures > MOST_FAILED * found.requests:
         errors = sorted({one.error for one in samples if one.error})
         yield f"F12: {found.failures} of {found.requests} requests failed: {'; '.join(errors)[:300]}"
+
+
+def drifts(samples: Sequence[Sample]) -> Iterator[tuple[str, float]]:
+    """What becomes longer or shorter: first tokens while an engine compiles or its queue grows, whole answers while
+    more and more of them are computed at a time.
+    """
+    begun = [one for one in samples if one.frames]
+    for what, values in (
+        ("the time to the first token", [one.ttft for one in begun]),
+        ("the time of an answer", [one.ended - one.scheduled for one in begun if one.ended]),
+    ):
+        if (change := drift(values)) is not None:
+            yield what, change
+
+
+def drift(values: Sequence[float]) -> float | None:
+    """The change from the first values to the last, as a share of their mean. None: there is none that is certain."""
+    size = len(values) // GROUPS
+    if size < LEAST_IN_GROUP:
+        return None
+    medians = [median(values[group * size : (group + 1) * size]) for group in range(GROUPS)]
+    middle, mean = (GROUPS - 1) / 2, fmean(medians)
+    spread = sum((group - middle) ** 2 for group in range(GROUPS))
+    slope = sum((group - middle) * one for group, one in enumerate(medians)) / spread
+    left = sum((one - mean - slope * (group - middle)) ** 2 for group, one in enumerate(medians))
+    error = math.sqrt(left / (GROUPS - 2) / spread)
+    change = slope * (GROUPS - 1) / mean if mean else 0.0
+    return change if abs(change) > MOST_DRIFT and abs(slope) > student(0.998, GROUPS - 2) * error else None
 
 
 def tokens_within(one: Sample, begin: float, end: float) -> float:

@@ -36,7 +36,7 @@ def add_bench(commands: Commands, json: argparse.ArgumentParser) -> None:
     add("--slo", default="", help="ttft=1s,tpot=50ms@p95 (default)")
     add("--quick", action="store_true", help="minutes in place of an hour; chooses nothing for `engines: auto`")
     add("--rounds", type=_count, metavar="N", help="starts of each engine (2)")
-    add("--windows", type=_count, metavar="N", help="of each load and start (3)")
+    add("--windows", type=_count, metavar="N", help="of each load and start (5)")
     add("--requests", type=_count, metavar="N", help="of each window, at least (100)")
     add("--seconds", type=_positive, metavar="S", help="of each window, at least (20, 60 of a Poisson load)")
     add("--rate", type=_positive, metavar="N", help="only at so many requests a second")

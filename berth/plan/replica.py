@@ -160,6 +160,7 @@ class Launch:
     folders: tuple[str, ...] = ()  # absolute paths of caches, made at boot
     notes: tuple[str, ...] = ()  # what was chosen for the model, and why: shown by `berth plan`
     takes_otel: bool = False  # it gets the OTEL_* variables of the collector, which may be secret, but its address
+    own_args: tuple[str, ...] = ()  # those of `argv` that the user has added
     own_env: tuple[str, ...] = ()  # the user's own variables; their values are in keys.json, and win over `env`
 
     @property

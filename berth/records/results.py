@@ -16,7 +16,7 @@ from berth.plan import MeasuredAs
 from berth.processes import replace_file
 
 RESULTS_VERSION: Final = 1
-METHOD: Final = 1  # results of another method are not comparable
+METHOD: Final = 2  # results of another method are not comparable
 KEPT: Final = 20
 LARGEST_FILE: Final = 16 << 20
 
@@ -189,6 +189,7 @@ class BenchResult:
     chosen: str = ""  # the replica that `engines: auto` takes; "": none
     reasons: tuple[str, ...] = ()  # why it is, or why none is
     broken: tuple[str, ...] = ()  # rules that the whole run breaks
+    notes: tuple[str, ...] = ()  # what is not alike, and breaks none
     gpu_hour_cost: float | None = None
 
     @property

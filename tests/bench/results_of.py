@@ -69,7 +69,7 @@ def result(*engines: EngineResult, **fields: Any) -> BenchResult:
 
 @cache
 def standard() -> BenchResult:
-    """Made once: a bootstrap takes its time."""
+    """Made once."""
     return result()
 
 

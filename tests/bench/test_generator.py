@@ -1,11 +1,14 @@
 """Windows of load on simulated engines, in virtual time: what is measured is the truth that is known."""
 
 import asyncio
+import math
 from dataclasses import replace
 
 import pytest
 
 from berth.bench.generator import Size
+from berth.bench.window import Sample
+from berth.bench.workload import Ask
 from berth.records.results import Point
 from berth.sim.load.batch import LoadModel
 from tests.bench.virtual import SIZE, SLO, WORKLOAD, Simulated, judged, run_of
@@ -99,6 +102,42 @@ def test_drained_warm_up_is_invalid(point: Point) -> None:
     whole, drained = run(scene())
     assert whole == ()
     assert [rule[:2] for rule in drained] == ["F8"]
+
+
+class Compiling(Simulated):
+    """It takes longer at first: ever less, as an engine that compiles what it has not met yet."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(ENGINE, ttft_s=0.0)
+        self._seconds = seconds
+
+    async def ask(self, ask: Ask, sample: Sample) -> None:
+        await asyncio.sleep(0.5 * math.exp(-asyncio.get_running_loop().time() / self._seconds))
+        await super().ask(ask, sample)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "least", "most", "settled"), [(1, 20, 21, True), (5, 22, 45, True), (23, 60, 62, False)]
+)
+def test_warm_up_lasts_until_the_engine_has_settled(seconds: float, least: float, most: float, settled: bool) -> None:
+    """Or three times as long; a window in which it has not is invalid."""
+    point = Point(concurrency=4)
+    size = Size(warm_requests=8, warm_s=20, requests=100, seconds=20)
+    found = run(run_of(Compiling(seconds), point, size=size))
+    assert least <= found.begin <= most
+    broken = judged(found, point).broken
+    assert (not broken) is settled
+    assert all(rule.startswith("F8: not settled: the time") and "fell by" in rule for rule in broken)
+
+
+@pytest.mark.parametrize(("share", "is_steady"), [(0.8, True), (1.3, False)])
+def test_more_load_than_an_engine_can_take_is_no_steady_state(share: float, is_steady: bool) -> None:
+    point = Point(rate=share * 4 / 0.16)
+    engine = Simulated(replace(ENGINE, max_running=4, jitter=0.2), ttft_s=0.0)
+    size = Size(warm_requests=8, warm_s=5, requests=100, seconds=60)
+    broken = judged(run(run_of(engine, point, size=size)), point).broken
+    assert (not broken) is is_steady
+    assert any(rule.startswith("F8: requests came faster than they ended") for rule in broken) is not is_steady
 
 
 def test_load_goes_on_until_the_last_request_of_the_window_has_ended() -> None:

@@ -1,37 +1,80 @@
 """Comparisons whose truth is known, in virtual time: how often they say it."""
 
+import math
 import random
+from functools import cache
 
 import pytest
 
 from berth.bench.ratios import Interval, interval, noise, outcome, windows_needed
 from berth.records.results import Outcome
-from etc.tools.bench_truth.outcomes import tally
+from etc.tools.bench_truth.outcomes import Engines, Pool, Tally, tallies
 
-TRIALS, DRAWS = 30, 300  # `make bench-truth` has 100, with all draws
+TRIALS = 200
+MANY = 400  # of which one percent is more than chance
+DECIDED = ("goodput", "tokens/s at 4 at a time", "tpot p50 at 4 at a time")  # first tokens vary too much for 3 %
 
-
-def test_engine_is_a_tie_with_itself() -> None:
-    found = tally(1.0, TRIALS, DRAWS)
-    assert found.outcomes[Outcome.TIE] >= 0.95 * TRIALS, found
-
-
-def test_ten_percent_are_found_and_covered() -> None:
-    found = tally(1.1, TRIALS, DRAWS)
-    assert found.outcomes[Outcome.SLOWER] >= 0.95 * TRIALS, found
-    assert found.covered >= 0.9 * TRIALS, found
+pool = cache(lambda: Pool(8))
 
 
-def test_interval_is_that_of_the_ratios() -> None:
-    found = interval([[1.1, 1.1], [1.1, 1.1]])
-    assert found is not None
-    assert (found.ratio, found.low, found.high) == pytest.approx((1.1, 1.1, 1.1))
-    assert interval([[1.1], []]) is None
+def found(engines: Engines, trials: int = TRIALS) -> dict[str, Tally]:
+    return {one.metric: one for one in tallies(engines, pool().trials(engines, trials))}
+
+
+def test_engine_whose_steps_vary_is_a_tie_with_itself() -> None:
+    shown = found(Engines())
+    assert [name for name in DECIDED if shown[name].outcomes[Outcome.TIE] < 0.95 * TRIALS] == []
+
+
+def test_ten_percent_are_found() -> None:
+    shown = found(Engines(slower=1.1))
+    assert [name for name in DECIDED if shown[name].outcomes[Outcome.SLOWER] < 0.95 * TRIALS] == []
+
+
+def test_three_percent_are_left_open_or_called_slower_but_hardly_ever_a_tie() -> None:
+    shown = found(Engines(slower=1.03))
+    assert [name for name, one in shown.items() if one.outcomes[Outcome.TIE] > 0.05 * TRIALS] == []
+    assert [name for name, one in shown.items() if one.outcomes[Outcome.FASTER]] == []
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.1])
+@pytest.mark.parametrize("starts", [0.0, 0.02])
+def test_intervals_hold_the_truth_however_far_starts_differ(slower: float, starts: float) -> None:
+    """With starts that differ, windows of one start agree with each other far better than with those of another."""
+    shown = found(Engines(slower=slower, starts=starts), MANY)
+    assert {name: one.covered for name, one in shown.items() if one.covered < 0.93 * MANY} == {}
+    wrong = (Outcome.FASTER, Outcome.TIE if slower > 1 else Outcome.SLOWER)
+    assert [name for name, one in shown.items() if sum(one.outcomes[kind] for kind in wrong) > 0.02 * MANY] == []
+
+
+def test_interval_is_that_of_the_starts() -> None:
+    shown = interval([[1.0, 2.0], [1.0, 2.0]], [[1.1, 2.2], [1.1, 2.2]])
+    assert shown is not None
+    assert (shown.ratio, shown.low, shown.high) == pytest.approx((1.1, 1.1, 1.1))
+    assert shown.windows == 4
+    apart = interval([[1.0, 1.0], [1.02, 1.02]], [[1.0, 1.0], [1.02, 1.02]])
+    assert apart is not None
+    half = 4.303 * math.log(1.02) / math.sqrt(2)  # Student's 97.5 % of 2
+    assert (math.log(apart.low), math.log(apart.high)) == pytest.approx((-half, half), rel=1e-3)
+
+
+def test_one_start_has_the_interval_of_its_windows() -> None:
     source = random.Random(3)
-    wide, narrow = (interval([[source.gauss(1, spread) for _ in range(5)]] * 2) for spread in (0.2, 0.01))
-    assert wide is not None
+    narrow, wide = (
+        interval([[1.0] * 5], [[source.lognormvariate(0, spread) for _ in range(5)]]) for spread in (0.01, 0.2)
+    )
     assert narrow is not None
-    assert wide.high - wide.low > 5 * (narrow.high - narrow.low)
+    assert wide is not None
+    assert wide.high / wide.low > 1.2 * narrow.high / narrow.low > 1
+
+
+def test_window_counts_where_it_is_valid_in_every_start() -> None:
+    shown = interval([[1.0, 1.0, None], [1.0, 1.0, 1.0]], [[2.0, 1.0, 1.0], [2.0, 1.0]])
+    assert shown is not None
+    assert shown.windows == 4
+    assert shown.ratio == pytest.approx(math.sqrt(2))
+    assert interval([[1.0, None]], [[1.0, 1.0]]) is None
+    assert interval([[None], [1.0]], [[1.0], [1.0]]) is None
 
 
 def between(low: float, high: float) -> Interval:

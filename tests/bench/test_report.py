@@ -16,7 +16,7 @@ def test_text_has_the_figures_of_each_engine_side_by_side() -> None:
     lines = [" ".join(line.split()) for line in report.text(standard()).splitlines()]
     for expected in (
         "chat = Qwen/Qwen3-8B @ 9c925d6 NVIDIA H100, context 32768",
-        "bench 12, 2026-11-30 00:53 UTC, 41 min, method 1, Berth 1.0",
+        "bench 12, 2026-11-30 00:53 UTC, 41 min, method 2, Berth 1.0",
         "vllm 1.0 sglang 1.0",
         "quality same 99.6% same 99.6%",
         "schemas, tools 5/5 5/5 5/5 5/5",

@@ -7,17 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from berth.bench import workload
 from berth.bench.measure import Conditions
 from berth.bench.plan_points import Profile
-from berth.bench.session import Session, Setup, clock_rule
+from berth.bench.session import Session, Setup
 from berth.ipc.operations import Reply, Request, Step
 from berth.plan import DialectName, Keys, Launch, ModelRoute, Replica, RunPaths, Task
 from berth.records.results import BenchResult, Likeness, Point, Slo
 from berth.state import Progress, ReplicaState, ReplicaStatus, State
-from tests.bench.results_of import engine, window
 from tests.bench.test_lease import LEASE, Control
 from tests.fakes.plans import make_plan, make_replica
 from tests.sim.harness import running
@@ -102,13 +99,3 @@ def test_engine_that_does_not_start_is_left_out_with_its_reason() -> None:
     assert {window.point for window in found.engines[0].windows()} == {Point(concurrency=2)}
     assert found.comparisons == ()
     assert "m-sglang: load" in said
-
-
-@pytest.mark.parametrize(("clock", "broken"), [(1890.0, 0), (1700.0, 1)])
-def test_clocks_have_to_be_alike(clock: float, broken: int) -> None:
-    first, second = engine("a-vllm", 1.0), engine("a-sglang", 1.0)
-    start = replace(second.starts[0], windows=(window(Point(concurrency=1), clock_mhz=clock),))
-    rules = clock_rule((first, replace(second, starts=(start,))))
-    assert len(rules) == broken
-    assert all(rule.startswith("F11") for rule in rules)
-    assert clock_rule(()) == ()

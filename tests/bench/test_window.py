@@ -1,12 +1,13 @@
 """The rules that a window may break, one at a time."""
 
+import random
 from array import array
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from berth.bench.window import Asked, Box, Run, Sample, window
+from berth.bench.window import Asked, Box, Run, Sample, drift, window
 from berth.records.results import Point, Slo
 
 COUNT = 100
@@ -94,6 +95,26 @@ def test_too_few_requests_and_a_drained_warm_up_break_rules() -> None:
     assert found(asked=replace(ASKED, requests=200)) == ("F9: 100 requests, 200 are needed",)
     assert found(in_flight=0) == ("F8: the warm-up had drained: 0 requests in progress, at least 6 are usual",)
     assert found(in_flight=0, asked=replace(ASKED, point=Point(concurrency=3))) == ()
+
+
+@pytest.mark.parametrize(
+    ("spread", "trend", "is_found"),
+    [
+        (0.0, 0.0, False),
+        (0.0, 0.5, True),
+        (0.0, 0.2, False),  # too little to matter
+        (0.2, 0.0, False),
+        (0.2, -1.0, True),
+        (2.0, 0.5, False),  # chance may do that
+    ],
+)
+def test_drift_is_a_change_that_matters_and_is_no_chance(spread: float, trend: float, is_found: bool) -> None:
+    source = random.Random(4)
+    values = [1 + trend * (number / 200 - 0.5) + source.uniform(-spread, spread) for number in range(200)]
+    found = drift(values)
+    assert (found is not None) is is_found
+    assert found is None or found == pytest.approx(trend, rel=0.25)
+    assert drift(values[:23]) is None
 
 
 def test_prompts_may_share_a_beginning_on_purpose() -> None:

@@ -123,7 +123,7 @@ class ReplicaBuilder:
             weights=weights_id(model, entry),
             pass_fields=model.spec.pass_fields,
             vocab_size=SIM_VOCAB if entry.engine is EngineName.SIM else model.vocab_size,
-            launch=replace(launch(order), own_env=tuple(entry.env)),
+            launch=replace(launch(order), own_args=entry.args, own_env=tuple(entry.env)),
             ranks=replace(ranks, facts=rank_facts(model, entry, order)) if ranks else None,
             attendant=ray_head(order) if ranks and ranks.ray and not ranks.rank else None,
             ready=ready,
