@@ -67,6 +67,7 @@ class Cause(StrEnum):
     OPERATOR = "operator"
     IDLE = "idle"
     SWAP = "swap"  # another model gets the room
+    RAM = "ram"  # it sleeps, and its RAM is needed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +139,8 @@ class ReplicaState:
     leased: bool = False  # it serves no clients until the lease on its model ends
     kept_asleep: Mapping[int, int] = field(default_factory=dict)  # bytes by GPU, when it last slept
     cannot_sleep: str = ""  # why it is not put to sleep any more
+    sleep_level: int | None = None  # asleep: 1 with its weights in RAM, 2 without them; None: it is not, or unknown
+    sleep_ram_bytes: int = 0  # of the host, that its weights hold while it sleeps
     spare: bool = False  # its model is scaled to fewer replicas: it need not be ready
     no_room: str = ""  # what holds the memory that it is to be loaded into
     obstructed: bool = False  # and does not leave by itself: requests do not wait

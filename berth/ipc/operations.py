@@ -122,6 +122,7 @@ class Step:
     status: str  # now
     to: str  # at the end
     about_s: float | None = None  # as it took the last times; None: unknown
+    why: str = ""  # it ends so, for people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from berth.control.decisions import eviction, migrations, requests, residency, scaling
 from berth.control.decisions.eviction import BY_SWAP
 from berth.control.decisions.records import Observation, Record
-from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, Decision
+from berth.control.decisions.residency import BY_IDLE, BY_RAM, BY_REQUEST, BY_STOP, Decision
 from berth.control.operations import denials, planning
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.planning import Around
@@ -52,7 +52,7 @@ _ACTIONS = {
     ChangeKind.SLEEP: Action.SLEEP,
     ChangeKind.UNLOAD: Action.UNLOAD,
 }
-CAUSES = {BY_REQUEST: Cause.REQUEST, BY_IDLE: Cause.IDLE, BY_STOP: Cause.IDLE, BY_SWAP: Cause.SWAP}
+CAUSES = {BY_REQUEST: Cause.REQUEST, BY_IDLE: Cause.IDLE, BY_STOP: Cause.IDLE, BY_SWAP: Cause.SWAP, BY_RAM: Cause.RAM}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,11 @@ class Operations:
         if change is None or record.attached:
             return
         operation = requests.operation_of(record, self.running)
-        cause = Cause.START if operation is None else CAUSES.get(operation.by.split(" to ")[0], Cause.OPERATOR)
+        cause = (
+            Cause.START
+            if operation is None
+            else CAUSES.get(operation.by.split(" to ")[0].split(" for ")[0], Cause.OPERATOR)
+        )
         changes = counted(self.kept.changes, record.replica.model, change, cause, now - before.since)
         self.kept = replace(self.kept, changes=changes)
         action = _ACTIONS.get(change)
@@ -199,6 +203,9 @@ class Operations:
             Decision.STOP: Change(action=Action.UNLOAD, model=model, by=BY_STOP),
             Decision.EVICT: leave(Action.UNLOAD),  # no request is cut
             Decision.EVICT_TO_SLEEP: leave(Action.SLEEP),
+            Decision.RELEASE_RAM: Change(
+                action=Action.UNLOAD, model=model, by=f"{BY_RAM} for {other}" if other else BY_RAM
+            ),
         }[decision]
         self.ask(change, observation, workers=(), now=now)
 
@@ -296,7 +303,8 @@ class Operations:
         for one in eviction.would_leave(operation, observation, self._last_used_at, self.kept.pins):
             change = Change(action=Action.SLEEP if one.sleeps else Action.UNLOAD, model=one.model)
             leaving = new_operation(change, observation, (), self._wall(), self.kept)
-            steps += requests.remaining(leaving, observation, self._costs)
+            why = f"its RAM is needed for the weights of {one.ram_for}" if one.ram_for else one.why
+            steps += [replace(step, why=why) for step in requests.remaining(leaving, observation, self._costs)]
         reply = self.reply(operation, observation)
         return replace(reply, steps=(*steps, *reply.steps))
 
