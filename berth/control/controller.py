@@ -244,8 +244,8 @@ class Controller:
         demands = self._demand.read(now)
         observation = self._observer.observation(snapshot, {})
         moment = eviction.Moment(now=now, wall=time.time())
-        for decision, model, other in residency.decide(observation, demands, operations.kept.pins, moment):
-            operations.decided(decision, model, other, observation, now)
+        for found in residency.decide(observation, demands, operations.kept.pins, moment):
+            operations.decided(found, observation, now)
         if operations.running:
             live = traffic.workers(self._plan.paths.heartbeats).values()
             operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())

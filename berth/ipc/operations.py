@@ -91,6 +91,7 @@ class Operation:
     replicas: tuple[str, ...] = ()  # those that it concerns, in fallback order
     drain_s: float = DRAIN_S
     by: str = ""
+    why: str = ""  # in this way, for people
     created_at: float  # Unix seconds
     finished_at: float | None = None
     state: OperationState = OperationState.RUNNING

@@ -380,4 +380,5 @@ def _slept(records: Sequence[Record]) -> Outcome | None:
 
 
 def _reason(operation: Operation) -> str:
-    return f"{operation.action} requested by {operation.by}" if operation.by else f"{operation.action} requested"
+    text = f"{operation.action} requested by {operation.by}" if operation.by else f"{operation.action} requested"
+    return f"{text}: {operation.why}" if operation.why else text

@@ -19,6 +19,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from berth.control.decisions import claims, eviction, sleepers
 from berth.control.decisions.eviction import BY_SWAP, Demand, Moment
@@ -47,6 +48,13 @@ class Decision(StrEnum):
     CANCEL = "cancel"  # its operation
 
 
+class Decided(NamedTuple):
+    decision: Decision
+    model: str
+    other: str = ""  # the model for which that is
+    why: str = ""  # it does not sleep instead
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idle:
     """The times without a request, in seconds, after which a model leaves. None: it does not."""
@@ -62,7 +70,7 @@ def is_own(operation: Operation) -> bool:
 
 def decide(
     observation: Observation, demands: Mapping[str, Demand], pinned: Collection[str], moment: Moment
-) -> Iterator[tuple[Decision, str, str]]:
+) -> Iterator[Decided]:
     """What is to happen, to which model, and for which other one."""
     if observation.shutting_down:
         return
@@ -73,17 +81,16 @@ def decide(
     if observation.room:
         for one in eviction.evictions(observation, demands, pinned, moment):
             if one.ram_for:
-                yield Decision.RELEASE_RAM, one.model, one.ram_for
+                yield Decided(Decision.RELEASE_RAM, one.model, one.ram_for)
             elif not one.waits:
-                yield Decision.EVICT_TO_SLEEP if one.sleeps else Decision.EVICT, one.model, one.other
+                decision = Decision.EVICT_TO_SLEEP if one.sleeps else Decision.EVICT
+                yield Decided(decision, one.model, one.other, "" if one.sleeps else one.why)
     kept = {*pinned, *(name for name, one in demands.items() if one.waiting)}
     if (relief := sleepers.relief(ram, sleepers.candidates(observation, kept))) is not None:
-        yield Decision.RELEASE_RAM, relief.name, ""
+        yield Decided(Decision.RELEASE_RAM, relief.name)
 
 
-def of_route(
-    route: ModelRoute, demand: Demand, ram: sleepers.Account, pinned: Collection[str]
-) -> Iterator[tuple[Decision, str, str]]:
+def of_route(route: ModelRoute, demand: Demand, ram: sleepers.Account, pinned: Collection[str]) -> Iterator[Decided]:
     """Whatever other models want."""
     observation = ram.observation
     operation = next((one for one in observation.operations if one.model == route.name), None)
@@ -95,7 +102,7 @@ def of_route(
             else of_swap(route, demand, operation, observation)
         )
         if found is not None:
-            yield found, route.name, ""
+            yield Decided(found, route.name)
             return
     idle = Idle(unload_s=observation.keep.get(route.name, route.idle_unload_s), stop_s=route.idle_stop_s)
     found = of_model(claims.records_of(route, observation), demand, operation, idle, ram.now)
@@ -106,15 +113,16 @@ def of_route(
         return
     is_shut_out = observation.not_free.keys() >= set(route.replicas)
     if not (found is Decision.LOAD and (obstructed or is_shut_out)):
-        yield found, route.name, ""
+        yield Decided(found, route.name)
 
 
-def to_sleep(route: ModelRoute, ram: sleepers.Account, pinned: Collection[str]) -> Iterator[tuple[Decision, str, str]]:
+def to_sleep(route: ModelRoute, ram: sleepers.Account, pinned: Collection[str]) -> Iterator[Decided]:
     """Of an idle model. It is unloaded where its engines cannot sleep now, and stays while RAM is released for it."""
     leave = sleepers.leave(route, ram, sleepers.candidates(ram.observation, pinned))
-    yield from ((Decision.RELEASE_RAM, one.name, route.name) for one in leave.given_up)
+    yield from (Decided(Decision.RELEASE_RAM, one.name, route.name) for one in leave.given_up)
     if not leave.waits:
-        yield Decision.SLEEP if leave.sleeps else Decision.UNLOAD, route.name, ""
+        why = "" if leave.sleeps else leave.why
+        yield Decided(Decision.SLEEP if leave.sleeps else Decision.UNLOAD, route.name, why=why)
 
 
 def of_load(demand: Demand, operation: Operation, observation: Observation, *, obstructed: bool) -> Decision | None:

@@ -128,7 +128,7 @@ def way(record: Record, observation: Observation, free: int) -> Way:
     """How one engine leaves where so much RAM is free."""
     sleep, needed = record.replica.sleep, weights_in_ram(record)
     if sleep is None:
-        return Way(None, "its engine cannot sleep")
+        return Way(None, "")
     if record.cannot_sleep:
         return Way(None, record.cannot_sleep)
     times, start_s = _times(record, observation), _start_s(record, observation)

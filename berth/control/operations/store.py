@@ -9,10 +9,11 @@ from types import MappingProxyType
 from berth.control.decisions import eviction, migrations, requests, residency, scaling
 from berth.control.decisions.eviction import BY_SWAP
 from berth.control.decisions.records import Observation, Record
-from berth.control.decisions.residency import BY_IDLE, BY_RAM, BY_REQUEST, BY_STOP, Decision
+from berth.control.decisions.residency import BY_IDLE, BY_RAM, BY_REQUEST, BY_STOP, Decided, Decision
 from berth.control.operations import denials, planning
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.planning import Around
+from berth.errors import shortened
 from berth.ipc.migration import Migration, Move, MoveKind
 from berth.ipc.operations import (
     HISTORY,
@@ -185,8 +186,9 @@ class Operations:
             self._stays(route.name, observation, BY_IDLE)
         return Reply()
 
-    def decided(self, decision: Decision, model: str, other: str, observation: Observation, now: float) -> None:
-        """By control itself, for a model that is loaded on request. `other`: the one that gets its room."""
+    def decided(self, found: Decided, observation: Observation, now: float) -> None:
+        """By control itself, for a model that is loaded on request."""
+        decision, model, other, why = found
         if decision is Decision.CANCEL:
             for operation in self.running:
                 if operation.model == model:
@@ -207,7 +209,9 @@ class Operations:
                 action=Action.UNLOAD, model=model, by=f"{BY_RAM} for {other}" if other else BY_RAM
             ),
         }[decision]
-        self.ask(change, observation, workers=(), now=now)
+        accepted = self.ask(change, observation, workers=(), now=now).operation
+        if why and accepted is not None and accepted.running:
+            self._put(replace(accepted, why=shortened(why)))
 
     def move(self, move: Move, by: str, now: float) -> Reply:
         """Of a migration that runs."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from berth.control.decisions import claims, eviction, lifecycle
+from berth.control.decisions import claims, eviction, lifecycle, sleepers
 from berth.control.decisions.memory import EXCESS_BYTES
 from berth.control.decisions.records import LIVE, Observation, Ram, Record
 from berth.control.supervisord_client import Process, ProcessState
@@ -113,7 +113,7 @@ class GpuBox(Box):
             if name in self.with_weights() and one.status is not S.FALLING_ASLEEP:
                 self.late_release[name] = self.now + RAM_RELEASE_S
         kept = {*self.with_weights(), *(name for name, until in self.late_release.items() if self.now < until)}
-        return len(kept) * self.weights_gib * 1.1
+        return sum(sleepers.weights_in_ram(self.records[name]) for name in kept) / GIB
 
     def with_weights(self) -> set[str]:
         return {
