@@ -58,6 +58,7 @@ class ChangeKind(StrEnum):
     WAKE = "wake"
     DRAIN = "drain"
     SLEEP = "sleep"
+    SERVE = "serve"  # from ready until it was to leave
     UNLOAD = "unload"
 
 
@@ -143,6 +144,7 @@ class ReplicaState:
     sleep_ram_bytes: int = 0  # of the host, that its weights hold while it sleeps
     spare: bool = False  # its model is scaled to fewer replicas: it need not be ready
     no_room: str = ""  # what holds the memory that it is to be loaded into
+    holders: tuple[str, ...] = ()  # the models that hold it
     obstructed: bool = False  # and does not leave by itself: requests do not wait
     memory_not_free: str = ""  # who holds GPU memory that it has to wait for, and that should be free
     adapters: tuple[str, ...] = ()  # those that were added and are loaded
@@ -254,6 +256,7 @@ class State:
     expires: Mapping[str, float] = field(default_factory=dict)  # Unix seconds at which idle models will be unloaded
     run_dir_free_bytes: int | None = None  # None: unknown
     capture: Capture | None = None  # what router workers capture now
+    sleep_budget_bytes: int | None = None  # of RAM, for the weights of all that sleep; None: unknown
 
     @property
     def run_dir_full(self) -> bool:

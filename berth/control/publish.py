@@ -57,6 +57,7 @@ class Room:
     """Of a model that is to be loaded and has none."""
 
     held_by: str
+    holders: tuple[str, ...]  # the models that hold it
     obstructed: bool  # those do not leave by themselves
 
 
@@ -97,7 +98,7 @@ class Held:
         if state.name in self.awaited and state.status is not ReplicaStatus.READY:
             state = replace(state, requested="loaded")
         if room is not None:
-            state = replace(state, no_room=room.held_by, obstructed=room.obstructed)
+            state = replace(state, no_room=room.held_by, holders=room.holders, obstructed=room.obstructed)
         if not not_free:
             return state
         reason = "; ".join(part for part in (state.reason, f"waits for memory: {not_free}") if part)
@@ -113,6 +114,7 @@ class Seen:
     taken: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # by replica and GPU
     host: HostState = field(default_factory=HostState)
     capture: Capture | None = None  # of requests, by an operator
+    sleep_budget_bytes: int | None = None  # of RAM, for the weights of all that sleep
 
 
 _NOTHING_HELD = Held()
@@ -174,6 +176,7 @@ class Publisher:
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
             capture=seen.capture,
+            sleep_budget_bytes=seen.sleep_budget_bytes,
         )
         # Control's own first: a new control must not see a status without the goal that belongs to it.
         self._replace(self._paths.control_state, msgspec.json.encode(control))

@@ -113,6 +113,7 @@ class Operation:
 class Denial:
     code: DenialCode
     message: str  # why, who holds it, and the next step
+    holders: tuple[str, ...] = ()  # the models that hold it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

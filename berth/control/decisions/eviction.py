@@ -115,13 +115,18 @@ def _present(observation: Observation) -> dict[str, Claim]:
 
 def blocker(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> str:
     """Why a model cannot be loaded whatever the others do: who holds its room. "": it can."""
+    devices, names = blocked(route, observation, pinned)
+    return f"{named(devices)}: held by {', '.join(names)}, pinned" if devices else ""
+
+
+def blocked(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> tuple[list[int], list[str]]:
+    """The devices on which pinned models leave no room for it, and the names of those models."""
     if not _is_to_come(route, observation):
-        return ""
+        return [], []
     staying = [one for one in holders(observation) if one.name in pinned and one is not route]
     lacking = short(observation.room, [one.room for one in (*staying, route)])
     devices = [device for device in lacking if device in route.room]
-    names = [one.name for one in staying if one.room.keys() & devices]
-    return f"{named(devices)}: held by {', '.join(names)}, pinned" if devices else ""
+    return devices, [one.name for one in staying if one.room.keys() & devices]
 
 
 def shut_out(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> Mapping[int, int]:
@@ -146,10 +151,13 @@ def _is_to_come(route: ModelRoute, observation: Observation) -> bool:
 
 def awaited(route: ModelRoute, observation: Observation) -> str:
     """Whose room a model waits for, for people."""
-    others = [one for one in holders(observation) if one.room.keys() & route.room.keys()]
-    return (
-        f"{named(route.room)}: held by {', '.join(one.name for one in others) or 'models that are to be loaded first'}"
-    )
+    others = ", ".join(sharers(route, observation))
+    return f"{named(route.room)}: held by {others or 'models that are to be loaded first'}"
+
+
+def sharers(route: ModelRoute, observation: Observation) -> list[str]:
+    """The models that hold memory on its devices."""
+    return [one.name for one in holders(observation) if one.room.keys() & route.room.keys()]
 
 
 def evictions(

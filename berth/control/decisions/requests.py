@@ -114,7 +114,8 @@ def fall_asleep(record: Record, observation: Observation) -> Transition:
     """With its weights in RAM or without them, as it is free now; else it is stopped."""
     is_standby = record.goal is None  # boot has planned the RAM for its weights
     own = sleepers.weights_in_ram(record) if record.status is _S.DRAINING else 0  # it was promised that
-    way = sleepers.way(record, observation, sleepers.free_bytes(observation, reserved=not is_standby) + own)
+    free = sleepers.free_bytes(observation.records, observation.ram, reserved=not is_standby)
+    way = sleepers.way(record, observation, free + own)
     reason = "; ".join(part for part in (record.reason, way.why) if part)
     if way.how is None:
         goal, instead = Goal.STANDBY if is_standby else Goal.UNLOADED, f"was not put to sleep: {way.why}"

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from berth.control.decisions import claims
 from berth.control.decisions.claims import RANK, records_of
-from berth.control.decisions.records import LIVE, Goal, Observation, Record
+from berth.control.decisions.records import LIVE, Goal, Observation, Ram, Record
 from berth.ipc.operations import Action
 from berth.plan import ModelRoute
 from berth.records.starts import How
@@ -79,19 +79,18 @@ def held_bytes(record: Record) -> int:
     return weights_in_ram(record) if record.status is _S.ASLEEP and record.wakes is How.WAKE_1 else 0
 
 
-def budget_bytes(observation: Observation) -> int | None:
+def budget_bytes(records: Collection[Record], ram: Ram) -> int | None:
     """For the weights of all sleepers together. None: RAM was not read."""
-    if observation.ram.read_at is None:
+    if ram.read_at is None:
         return None
-    return max(free_bytes(observation) + sum(map(_promised_or_held, observation.records)), 0)
+    return max(free_bytes(records, ram) + sum(held_bytes(one) or _promised(one, math.inf) for one in records), 0)
 
 
-def free_bytes(observation: Observation, *, reserved: bool = True) -> int:
+def free_bytes(records: Collection[Record], ram: Ram, *, reserved: bool = True) -> int:
     """For further weights. `reserved`: without what is not for sleepers that only save time."""
-    ram = observation.ram
     if ram.read_at is None:
         return UNLIMITED
-    promised = sum(_promised(one, ram.read_at) for one in observation.records)
+    promised = sum(_promised(one, ram.read_at) for one in records)
     return ram.available_bytes - promised - (int(ram.limit_bytes * RESERVE) if reserved else 0)
 
 
@@ -101,10 +100,6 @@ def _promised(record: Record, read_at: float) -> int:
     if record.status is _S.FALLING_ASLEEP or is_new:
         return weights_in_ram(record) if record.wakes is How.WAKE_1 else 0
     return weights_in_ram(record) if record.status is _S.DRAINING and record.goal is Goal.ASLEEP else 0
-
-
-def _promised_or_held(record: Record) -> int:
-    return held_bytes(record) or _promised(record, math.inf)
 
 
 def _released(record: Record, ram: Account) -> int:
@@ -148,7 +143,7 @@ def way(record: Record, observation: Observation, free: int) -> Way:
 def account(observation: Observation, last_used_at: Mapping[str, float], now: float) -> Account:
     """`now`: infinite where all times are over that others have to stay."""
     latest = max(last_used_at.values(), default=0.0)
-    free, at = free_bytes(observation), latest if math.isinf(now) else now
+    free, at = free_bytes(observation.records, observation.ram), latest if math.isinf(now) else now
     return Account(observation=observation, free_bytes=free, last_used_at=last_used_at, now=at)
 
 

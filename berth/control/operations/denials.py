@@ -99,7 +99,11 @@ def denial(
         code, message = shared_gpus(model, records, observation)
     else:
         code, message = unfit(operation, records, observation)
-    return None if code is None else Denial(code=code, message=message)
+    if code is None:
+        return None
+    route = route_of(model, observation) if code is DenialCode.NO_ROOM else None
+    holders = eviction.blocked(route, observation, pins)[1] if route else ()
+    return Denial(code=code, message=message, holders=tuple(holders))
 
 
 def no_room(operation: Operation, pins: Mapping[str, Pin], observation: Observation) -> str:

@@ -42,6 +42,7 @@ _CHANGES = {
     (_S.WAITING, _S.STARTING): ChangeKind.WAIT,
     (_S.STARTING, _S.READY): ChangeKind.LOAD,
     (_S.WAKING, _S.READY): ChangeKind.WAKE,
+    (_S.READY, _S.DRAINING): ChangeKind.SERVE,
     (_S.DRAINING, _S.STOPPING): ChangeKind.DRAIN,
     (_S.DRAINING, _S.FALLING_ASLEEP): ChangeKind.DRAIN,
     (_S.FALLING_ASLEEP, _S.ASLEEP): ChangeKind.SLEEP,

@@ -39,7 +39,7 @@ def test_two_sleep_where_there_is_ram_for_the_weights_of_two() -> None:
     box = after_swaps("abc", GpuBox(ABC, ram_gib=FOR_TWO))
     assert ways(box) == {"a": How.WAKE_1, "b": How.WAKE_1}
     assert box.records["a"].reason.endswith("with its weights in RAM, 11.0 GiB of 27.0 GiB that are left")
-    assert sleepers.budget_bytes(box.observation()) == int(0.9 * FOR_TWO * GIB)
+    assert sleepers.budget_bytes(tuple(box.records.values()), box.reading) == int(0.9 * FOR_TWO * GIB)
 
 
 def test_the_one_that_was_not_used_for_longer_gives_its_ram_up() -> None:
@@ -201,8 +201,8 @@ def test_the_next_control_knows_who_holds_ram_and_how_each_wakes() -> None:
 def test_ram_that_was_not_read_is_as_boot_has_planned_it() -> None:
     box = after_swaps("a", GpuBox(ABC))
     observation = replace(box.observation(), ram=Ram())
-    assert sleepers.budget_bytes(observation) is None
-    found = sleepers.way(box.records["a"], observation, sleepers.free_bytes(observation))
+    assert sleepers.budget_bytes(observation.records, observation.ram) is None
+    found = sleepers.way(box.records["a"], observation, sleepers.free_bytes(observation.records, Ram()))
     assert found == (How.WAKE_1, "with its weights in RAM, 11.0 GiB")
 
 
