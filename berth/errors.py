@@ -39,10 +39,11 @@ wrong command line.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeAlias
 
 LONGEST_MESSAGE: Final = 4000  # characters of an error response: several engines' messages fit
 LONGEST_NAME: Final = 200  # of names in messages, headers and log lines
+Detail: TypeAlias = str | float | Sequence[str]
 
 
 class BerthError(Exception):
@@ -126,6 +127,7 @@ class ApiError(BerthError):
         code: str | None = None,
         retry_after_s: float | None = None,
         should_retry: bool | None = None,
+        details: Mapping[str, Detail] | None = None,
     ) -> None:
         message = shortened(message, LONGEST_MESSAGE)  # it may quote what the client sent
         super().__init__(message)
@@ -135,6 +137,12 @@ class ApiError(BerthError):
             self.code = shortened(code, LONGEST_NAME)
         self.retry_after_s = retry_after_s
         self.should_retry = should_retry  # becomes `x-should-retry`, which the official SDKs obey
+        self.details = details  # for programs, besides the code: why the model does not serve, and until when
+
+    @property
+    def extension(self) -> dict[str, dict[str, Detail]]:
+        """The member `berth` of the error, where there are details."""
+        return {"berth": {"code": self.code or self.type, **self.details}} if self.details else {}
 
 
 class InvalidRequestError(ApiError):

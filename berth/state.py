@@ -58,6 +58,7 @@ class ChangeKind(StrEnum):
     WAKE = "wake"
     DRAIN = "drain"
     SLEEP = "sleep"
+    SERVE = "serve"  # from ready until it was to leave
     UNLOAD = "unload"
 
 
@@ -67,6 +68,7 @@ class Cause(StrEnum):
     OPERATOR = "operator"
     IDLE = "idle"
     SWAP = "swap"  # another model gets the room
+    RAM = "ram"  # it sleeps, and its RAM is needed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +140,11 @@ class ReplicaState:
     leased: bool = False  # it serves no clients until the lease on its model ends
     kept_asleep: Mapping[int, int] = field(default_factory=dict)  # bytes by GPU, when it last slept
     cannot_sleep: str = ""  # why it is not put to sleep any more
+    sleep_level: int | None = None  # asleep: 1 with its weights in RAM, 2 without them; None: it is not, or unknown
+    sleep_ram_bytes: int = 0  # of the host, that its weights hold while it sleeps
     spare: bool = False  # its model is scaled to fewer replicas: it need not be ready
     no_room: str = ""  # what holds the memory that it is to be loaded into
+    holders: tuple[str, ...] = ()  # the models that hold it
     obstructed: bool = False  # and does not leave by itself: requests do not wait
     memory_not_free: str = ""  # who holds GPU memory that it has to wait for, and that should be free
     adapters: tuple[str, ...] = ()  # those that were added and are loaded
@@ -252,6 +257,7 @@ class State:
     expires: Mapping[str, float] = field(default_factory=dict)  # Unix seconds at which idle models will be unloaded
     run_dir_free_bytes: int | None = None  # None: unknown
     capture: Capture | None = None  # what router workers capture now
+    sleep_budget_bytes: int | None = None  # of RAM, for the weights of all that sleep; None: unknown
 
     @property
     def run_dir_full(self) -> bool:

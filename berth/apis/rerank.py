@@ -119,7 +119,7 @@ class Rerank(OpenaiEndpoint):
         """Cohere's clients read `message`, Jina's `detail`, TEI's `error` and `error_type`."""
         kind = _TEI_ERROR_TYPES.get(error.status, "backend")
         fields = {"message": error.message, "detail": error.message, "error": error.message, "error_type": kind}
-        return json_text.dumps({**fields, "code": error.code, "param": error.param})
+        return json_text.dumps({**fields, "code": error.code, "param": error.param, **error.extension})
 
 
 def _tei_request(document: Json, headers: Headers) -> InferenceRequest:

@@ -20,6 +20,7 @@ from berth.errors import ControlError
 from berth.host.gpu_usage import Used
 from berth.log import log
 from berth.plan import Sleep
+from berth.records.starts import How
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
@@ -124,20 +125,21 @@ class Executor:
 
     async def _call_sleep_mode(self, record: Record, sleep: Sleep) -> None:
         name, records = record.replica.name, self._runtime.records
-        call = self._sleep_mode.put_to_sleep if record.status is _S.FALLING_ASLEEP else self._sleep_mode.wake
-        before, wakes = await self._used(record), self._sleep_mode.wakes(record.replica, sleep)
-        result = await call(record.replica, sleep)
+        before, falls_asleep = await self._used(record), record.status is _S.FALLING_ASLEEP
+        if falls_asleep:
+            result = await self._sleep_mode.put_to_sleep(record.replica, sleep, record.wakes or How.WAKE_1)
+        else:
+            result = await self._sleep_mode.wake(record.replica, sleep, record.wakes)
         after, released, residue = await self._used(record), record.released, record.gpu.residue
-        if record.status is _S.FALLING_ASLEEP and not result:
+        if falls_asleep and not result:
             released = {index: before[index] - used for index, used in after.items() if index in before}
-            wakes = self._sleep_mode.wakes(record.replica, sleep)
             residue = {gpu: max(taken - released[gpu], 0) for gpu, taken in record.gpu.taken.items() if gpu in released}
         if not result:
             self._runtime.ledger.changed(name, {index: before.get(index, used) - used for index, used in after.items()})
         latest = records[name]
         if (latest.status, latest.since) == (record.status, record.since):
             gpu = replace(latest.gpu, residue=residue, first_residue=latest.gpu.first_residue or residue)
-            records[name] = replace(latest, sleep_result=result, released=released, wakes=wakes, gpu=gpu)
+            records[name] = replace(latest, sleep_result=result, released=released, gpu=gpu)
         self._sleep_calls.pop(name, None)
         self._runtime.changed.set()
 

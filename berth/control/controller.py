@@ -11,7 +11,7 @@ from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
 from berth.control.boxes.link import Boxes
-from berth.control.decisions import eviction, lifecycle, migrations, residency
+from berth.control.decisions import eviction, lifecycle, migrations, residency, sleepers
 from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
@@ -247,8 +247,8 @@ class Controller:
         demands = self._demand.read(now)
         observation = self._observer.observation(snapshot, {})
         moment = eviction.Moment(now=now, wall=time.time())
-        for decision, model, other in residency.decide(observation, demands, operations.kept.pins, moment):
-            operations.decided(decision, model, other, observation, now)
+        for found in residency.decide(observation, demands, operations.kept.pins, moment):
+            operations.decided(found, observation, now)
         if operations.running:
             live = traffic.workers(self._plan.paths.heartbeats).values()
             operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())
@@ -335,7 +335,14 @@ class Controller:
         unused = self._certificate.problem
         host = replace(self._host.state, keys_problem=self._key_watch.problem, tls_unused=unused)
         gone, taken = self._runtime.gpus.gone, self._runtime.ledger.taken
-        seen = Seen(gpus=self._gpu_states, gone=gone, taken=taken, host=host, capture=self._captures.current)
+        seen = Seen(
+            gpus=self._gpu_states,
+            gone=gone,
+            taken=taken,
+            host=host,
+            capture=self._captures.current,
+            sleep_budget_bytes=sleepers.budget_bytes(records, self._runtime.memory.ram),
+        )
         self._publisher.publish(records, seen, control, self._held(spares), expires=expires, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:
@@ -369,8 +376,10 @@ class Controller:
         for route in self._plan.models:
             blocker = eviction.blocker(route, observation, pins)
             if blocker or route in waiting:
+                names = eviction.blocked(route, observation, pins)[1] or eviction.sharers(route, observation)
                 held_by = blocker or eviction.awaited(route, observation)
-                rooms.update(dict.fromkeys(route.replicas, Room(held_by=held_by, obstructed=bool(blocker))))
+                room = Room(held_by=held_by, holders=tuple(names), obstructed=bool(blocker))
+                rooms.update(dict.fromkeys(route.replicas, room))
         return rooms
 
     async def _leave(self, *, shutting_down: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from berth.control.decisions import sleepers
 from berth.control.decisions.lifecycle import waiting_reason
 from berth.control.decisions.records import Goal, GpuMemory, Record
 from berth.control.decisions.restart_policy import flapping
@@ -22,6 +23,7 @@ from berth.ipc.operations import LOADING
 from berth.ipc.reserved_file import read, write
 from berth.log import log
 from berth.plan import RunPaths
+from berth.records.starts import How
 from berth.state import Canary, GpuState, HostState, RankState, ReplicaState, ReplicaStatus, State
 
 CLOCK_STEP_S = 1.0  # the wall clock was set if it moved that far against the monotonic clock
@@ -41,6 +43,7 @@ class ControlState:
     goals: Mapping[str, Goal] = field(default_factory=dict)
     generations: Mapping[str, int] = field(default_factory=dict)  # of ranks on several boxes
     cannot_sleep: Mapping[str, str] = field(default_factory=dict)  # why
+    wakes: Mapping[str, How] = field(default_factory=dict)  # how those that sleep will wake
     drain_ends: Mapping[str, float] = field(default_factory=dict)  # on the monotonic clock
     released: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # GPU memory, by those that fell asleep
     gpu_memory: Mapping[str, GpuMemory] = field(default_factory=dict)
@@ -54,6 +57,7 @@ class Room:
     """Of a model that is to be loaded and has none."""
 
     held_by: str
+    holders: tuple[str, ...]  # the models that hold it
     obstructed: bool  # those do not leave by themselves
 
 
@@ -94,7 +98,7 @@ class Held:
         if state.name in self.awaited and state.status is not ReplicaStatus.READY:
             state = replace(state, requested="loaded")
         if room is not None:
-            state = replace(state, no_room=room.held_by, obstructed=room.obstructed)
+            state = replace(state, no_room=room.held_by, holders=room.holders, obstructed=room.obstructed)
         if not not_free:
             return state
         reason = "; ".join(part for part in (state.reason, f"waits for memory: {not_free}") if part)
@@ -110,6 +114,7 @@ class Seen:
     taken: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # by replica and GPU
     host: HostState = field(default_factory=HostState)
     capture: Capture | None = None  # of requests, by an operator
+    sleep_budget_bytes: int | None = None  # of RAM, for the weights of all that sleep
 
 
 _NOTHING_HELD = Held()
@@ -119,6 +124,9 @@ _REQUESTED: Mapping[Goal, Literal["unloaded", "asleep", "loaded"]] = {
     Goal.ASLEEP: "asleep",
     Goal.LOADED: "loaded",
 }
+
+
+_LEVELS = {How.WAKE_1: 1, How.WAKE_2: 2, How.COLD: None, None: None}
 
 
 class Publisher:
@@ -168,6 +176,7 @@ class Publisher:
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
             capture=seen.capture,
+            sleep_budget_bytes=seen.sleep_budget_bytes,
         )
         # Control's own first: a new control must not see a status without the goal that belongs to it.
         self._replace(self._paths.control_state, msgspec.json.encode(control))
@@ -212,6 +221,7 @@ def control_state(
         goals={record.replica.name: record.goal for record in records if record.goal},
         generations={record.replica.name: record.generation for record in records if record.generation},
         cannot_sleep={record.replica.name: record.cannot_sleep for record in records if record.cannot_sleep},
+        wakes={record.replica.name: record.wakes for record in records if record.wakes},
         drain_ends={record.replica.name: record.drain_ends for record in records if record.drain_ends is not None},
         released={record.replica.name: record.released for record in records if record.released},
         gpu_memory={record.replica.name: record.gpu for record in records if record.gpu != GpuMemory()},
@@ -247,6 +257,8 @@ def _replica_state(
         start_phases=record.phases,
         kept_asleep=record.gpu.residue,
         cannot_sleep=record.cannot_sleep,
+        sleep_level=_LEVELS[record.wakes] if status is ReplicaStatus.ASLEEP else None,
+        sleep_ram_bytes=sleepers.held_bytes(record),
         adapters=record.adapters,
         adapter_errors=record.adapter_errors,
         requested=_REQUESTED.get(requested, "") if requested else "",

@@ -50,6 +50,7 @@ def restore(
             origin=control.origins.get(name, ""),
             cannot_sleep=control.cannot_sleep.get(name, ""),
             released=control.released.get(name, {}),
+            wakes=control.wakes.get(name),
             generation=control.generations.get(name, 0),
             gpu=control.gpu_memory.get(name, GpuMemory()),
         )
@@ -68,7 +69,7 @@ def _restored(
     """There are five cases:
     1. an attached server: as before, until the next probe
     2. its process runs and is the known one: as before
-    3. the same, but it was falling asleep and reports that it sleeps: asleep
+    3. the same, but it was falling asleep, or about to, and reports that it sleeps: asleep
     4. its process runs and is not known: asleep or ready, as it reports. Without a report it counts as starting, and
        becomes ready with its first response
     5. its process is gone: as before. If it should run, the next poll detects the exit
@@ -78,10 +79,11 @@ def _restored(
     if process is None or not process.alive:
         return replace(before or record, cleaned_up=False)  # leftovers are looked for again
     is_same = before is not None and before.status in LIVE and before.pid in (None, process.pid)
-    if before is not None and is_same and not (asleep and before.status is _S.FALLING_ASLEEP):
+    if before is not None and is_same and not (asleep and before.status in (_S.FALLING_ASLEEP, _S.DRAINING)):
         return replace(before, pid=process.pid, cleaned_up=False)
     return replace(
         record,
+        wakes=record.wakes if is_same else None,
         status={None: _S.STARTING, True: _S.ASLEEP, False: _S.READY}[asleep],
         starts=max(record.starts, 1),
         pid=process.pid,

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from berth.control.decisions.records import Record
 from berth.log import log
@@ -25,6 +25,18 @@ class StartTimes:
     def expected_s(self, record: Record) -> float | None:
         """How long it takes from its next, or present, start or wake until it is ready. None: unknown."""
         return None if record.attached else self._starts.seconds(kind_of(record.replica, how(record)))
+
+    def of_sleepers(self, records: Iterable[Record]) -> dict[str, dict[How, float]]:
+        """How long each kind of start takes, of the replicas that can sleep."""
+        return {
+            one.replica.name: {
+                kind: seconds
+                for kind in How
+                if (seconds := self._starts.seconds(kind_of(one.replica, kind))) is not None
+            }
+            for one in records
+            if one.replica.sleep is not None
+        }
 
     def expected_phases(self, record: Record) -> Mapping[str, float]:
         """The seconds of each, of a replica that starts."""

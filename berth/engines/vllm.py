@@ -89,7 +89,9 @@ class VllmEngine:
         else:
             argv += ["--runner", "pooling"]
         argv += [*model_options.vllm_arguments(order), *lora.vllm_arguments(order), *media_domains(order)]
-        argv += ["--enable-sleep-mode"] if order.sleeps and order.gpus else []  # on the CPU it exits with 1
+        if order.sleeps and order.gpus:  # on the CPU it exits with 1
+            # what sleeps without weights does not read those of a drafter again
+            argv += ["--enable-sleep-mode", "--sleep-preserve-parameter-names", "draft.*"]
         argv += ["--otlp-traces-endpoint", order.traces_endpoint] if order.traces_endpoint else []
         argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
         argv += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), *order.extra_args]

@@ -42,6 +42,13 @@ def available_memory(root: Path = ROOT) -> int:
     return host if group is None else min(host, group)
 
 
+def memory(root: Path = ROOT) -> tuple[int, int]:
+    """The same, and all that there is: of the host, or the limit."""
+    host, (left, limit) = psutil.virtual_memory(), memory_left_of(root)
+    available, total = int(host.available), int(host.total)
+    return (available, total) if left is None or limit is None else (min(available, left), min(total, limit))
+
+
 def memory_left(root: Path = ROOT) -> int | None:
     """Bytes up to the nearest limit of all groups that apply; None without a limit. Reclaimable file pages are free."""
     return memory_left_of(root)[0]

@@ -91,6 +91,7 @@ class Operation:
     replicas: tuple[str, ...] = ()  # those that it concerns, in fallback order
     drain_s: float = DRAIN_S
     by: str = ""
+    why: str = ""  # in this way, for people
     created_at: float  # Unix seconds
     finished_at: float | None = None
     state: OperationState = OperationState.RUNNING
@@ -112,6 +113,7 @@ class Operation:
 class Denial:
     code: DenialCode
     message: str  # why, who holds it, and the next step
+    holders: tuple[str, ...] = ()  # the models that hold it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,7 @@ class Step:
     status: str  # now
     to: str  # at the end
     about_s: float | None = None  # as it took the last times; None: unknown
+    why: str = ""  # it ends so, for people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

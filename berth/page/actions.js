@@ -65,7 +65,7 @@ function Confirm({ action, target, running, most, onClose }) {
     ${error && html`<p class="bad" role="alert">${error}</p>`}
     ${!plan && !error && html`<p>Asking what would happen …</p>`}
     ${plan && html`
-      ${steps.length > 0 && html`<ul>${steps.map((one) => html`<li><b>${one.replica}</b>: ${word(one.status)} → ${word(one.to)}${one.about_s ? `, about ${Math.ceil(one.about_s)} s` : ''}</li>`)}</ul>`}
+      ${steps.length > 0 && html`<ul>${steps.map((one) => html`<li><b>${one.replica}</b>: ${word(one.status)} → ${word(one.to)}${one.about_s ? `, about ${Math.ceil(one.about_s)} s` : ''}${one.why ? `: ${one.why}` : ''}</li>`)}</ul>`}
       ${LOSES.has(action) && running > 0 && html`<p>${plural(running, 'running request')} may finish first, for up to 5 minutes.</p>`}
       ${LOSES.has(action) && running === 0 && html`<p>No request is running.</p>`}`}
     <div class="row"><button type="button" class="main" disabled=${!plan} onClick=${confirm}>${TITLES[action]}</button>

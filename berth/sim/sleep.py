@@ -1,7 +1,8 @@
 """Sleep mode: the engines' calls that free GPU memory and take it back.
 
-vLLM, in its development mode: sleeping aborts the running requests, new ones wait until it wakes, and each call may be
-repeated. After level 2 its weights are gone: it wakes all the same, with garbage in their place, until they are
+vLLM, in its development mode: sleeping aborts the running requests, new ones wait until it wakes. A second call to
+sleep changes nothing but that: what sleeps with its weights keeps them. A call to wake does nothing if it names a part
+that is awake. After level 2 the weights are gone: it wakes all the same, with garbage in their place, until they are
 reloaded. SGLang: sleeping while a request runs and waking while awake crash it, and so does a request while it sleeps,
 because its memory is gone. While it is paused, requests wait instead, and those that run count as waiting. Started
 without the option for sleep, SGLang answers both calls and does nothing.
@@ -65,7 +66,9 @@ def _respond_vllm(engine: Engine, route: Route, request: Request) -> Response:
         engine.lost_weights = False
         return Response(body=b'{"results":[null]}')
     if route is Route.WAKE:
-        engine.sleeping_tags.difference_update(query.get("tags", _TAGS))
+        named = [one for one in query.get("tags", []) if one != "scheduling"]
+        if engine.sleeping_tags.issuperset(named):
+            engine.sleeping_tags.difference_update(named or (() if "tags" in query else _TAGS))
         if not engine.sleeping_tags:
             _set_awake(engine)
         status = "sleeping" if engine.sleeping_tags else "awake"
@@ -73,11 +76,11 @@ def _respond_vllm(engine: Engine, route: Route, request: Request) -> Response:
     level = int(query.get("level", ["1"])[-1])
     if level not in (0, 1, 2):
         return detail(400, f"Input should be from 0 to 2, not {level}")
-    if level:
-        _set_asleep(engine)
     engine.awake.clear()
-    engine.sleeping_tags.update(_TAGS if level else ())
-    engine.lost_weights |= level == 2
+    if level and "weights" not in engine.sleeping_tags:
+        _set_asleep(engine)
+        engine.sleeping_tags.update(_TAGS)
+        engine.lost_weights |= level == 2
     engine.interrupt(Interrupt.ABORT)
     return Response(body=orjson.dumps({"status": "sleeping", "level": level}))
 

@@ -44,5 +44,5 @@ def records_of_the_next(
 
 def same(before: Record, after: Record) -> bool:
     """What decides about it is known to the next control too. (The times go through another clock.)"""
-    kept = ("status", "goal", "starts", "history", "cannot_sleep", "released", "gpu")
+    kept = ("status", "goal", "starts", "history", "cannot_sleep", "released", "gpu", "wakes")
     return [getattr(before, name) for name in kept] == [getattr(after, name) for name in kept]

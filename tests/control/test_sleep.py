@@ -12,6 +12,7 @@ from berth.control.sleep import SleepMode
 from berth.engines.sglang import SglangEngine
 from berth.engines.vllm import VllmEngine
 from berth.plan import DialectName, MemoryEstimate, Probe, Replica, Sleep
+from berth.records.starts import How
 from tests.fakes.plans import make_replica
 from tests.sim.harness import Client, get, running, send_request
 
@@ -49,9 +50,10 @@ async def call_sleep_mode(port: int, dialect: str, what: str, used: list[int] | 
         return {} if used is None else {0: last[0] * GIB}
 
     async with Prober() as prober:
-        sleep_mode = SleepMode(prober, Canary(prober, 1.0), read, QUICK, lambda: 100 * GIB)
-        call = sleep_mode.put_to_sleep if what == "sleep" else sleep_mode.wake
-        return await call(replica(port, dialect), calls(dialect, **changes))
+        sleep_mode = SleepMode(prober, Canary(prober, 1.0), read, QUICK)
+        if what == "sleep":
+            return await sleep_mode.put_to_sleep(replica(port, dialect), calls(dialect, **changes), How.WAKE_1)
+        return await sleep_mode.wake(replica(port, dialect), calls(dialect, **changes), None)
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "sglang"])
@@ -143,32 +145,28 @@ async def test_is_sleeping_is_unknown_without_such_a_response(path: str, expecte
         assert get(server.port, "/is_sleeping").json == {"is_sleeping": False}
 
 
-async def cycle(port: int, dialect: str, ram_gib: int, **changes: object) -> tuple[str, str]:
-    """Sleeps and wakes once, with so much RAM."""
+async def cycle(port: int, dialect: str, how: How, wakes: How | None, **changes: object) -> tuple[str, str]:
+    """Sleeps and wakes once."""
     async with Prober() as prober:
-        sleep_mode = SleepMode(prober, Canary(prober, 1.0), lambda _: {}, QUICK, lambda: ram_gib * GIB)
-        slept = await sleep_mode.put_to_sleep(replica(port, dialect), calls(dialect, **changes))
-        return slept, slept or await sleep_mode.wake(replica(port, dialect), calls(dialect, **changes))
+        sleep_mode = SleepMode(prober, Canary(prober, 1.0), lambda _: {}, QUICK)
+        slept = await sleep_mode.put_to_sleep(replica(port, dialect), calls(dialect, **changes), how)
+        return slept, slept or await sleep_mode.wake(replica(port, dialect), calls(dialect, **changes), wakes)
 
 
-async def test_vllm_sleeps_without_weights_where_they_do_not_fit_and_reads_them_again() -> None:
-    with running("vllm", can_sleep=True, names=("chat",), access_log=True) as server:
-        assert await cycle(server.port, "vllm", 10) == ("", "")  # 10 GiB, and what pinning them takes
+@pytest.mark.parametrize(
+    ("how", "wakes"),
+    [(How.WAKE_1, How.WAKE_1), (How.WAKE_2, How.WAKE_2), (How.WAKE_1, None), (How.WAKE_2, None)],
+)
+async def test_vllm_wakes_with_its_weights_however_it_slept(how: How, wakes: How | None) -> None:
+    with running("vllm", can_sleep=True, names=("chat",)) as server:
+        assert await cycle(server.port, "vllm", how, wakes) == ("", "")
         assert not server.engine.lost_weights
-        assert await cycle(server.port, "vllm", 12) == ("", "")
 
 
 async def test_wake_without_the_weights_fails_at_the_first_answer() -> None:
     with running("vllm", can_sleep=True, names=("chat",)) as server:
-        slept, woken = await cycle(server.port, "vllm", 10, reload=())
+        slept, woken = await cycle(server.port, "vllm", How.WAKE_2, How.WAKE_2, reload=())
     assert (slept, woken.startswith("its first answer failed: /v1/completions returned 500")) == ("", True)
-
-
-async def test_engine_that_can_only_sleep_with_its_weights_does_not_without_ram() -> None:
-    with running("sglang", can_sleep=True, names=("chat",)) as server:
-        slept, _ = await cycle(server.port, "sglang", 10)
-        assert server.engine.awake.is_set()
-    assert slept == "its weights would take 11.0 GiB of RAM, and 10.0 GiB are available"
 
 
 async def test_next_control_reads_the_weights_in_any_case() -> None:

@@ -43,6 +43,8 @@ EMPTY = {  # panel and query -> why it finds nothing
     "Days until the certificate ends A": "the appliance has no certificate",
     "Budgets of keys A": "no key has a budget",
     "Share of a migration's candidate A": "no migration runs",
+    "Stay, and what a load takes A": "no model leaves for another one",
+    "RAM for models that sleep A": "no model can sleep",
     "Queued B": NO_FULL_QUEUE,
     "Broken streams B": NOT_BROKEN,
 }

@@ -133,6 +133,24 @@ def test_vllm_that_lost_its_weights_answers_with_garbage() -> None:
     assert [reply.status for reply in replies] == [200, 500]
 
 
+@pytest.mark.parametrize(("levels", "answered"), [((1, 2), 200), ((2, 1), 500)])
+def test_vllm_keeps_the_way_in_which_it_fell_asleep(levels: tuple[int, int], answered: int) -> None:
+    with running("vllm", can_sleep=True) as server:
+        assert [post(server.port, f"/sleep?level={level}").status for level in levels] == [200, 200]
+        post(server.port, "/wake_up")
+        assert send_request(server.port, body={**CHAT, "logprobs": True}).status == answered
+
+
+def test_vllm_ignores_a_wake_that_names_a_part_which_is_awake() -> None:
+    with running("vllm", can_sleep=True) as server:
+        post(server.port, "/sleep?level=1")
+        post(server.port, "/wake_up?tags=weights")
+        path = "/wake_up?tags=weights&tags=kv_cache"
+        assert post(server.port, path).json == {"status": "sleeping", "tags": ["weights", "kv_cache"]}
+        assert asleep(server.port)
+        assert post(server.port, "/wake_up").json == {"status": "awake", "tags": None}
+
+
 @pytest.mark.parametrize("path", ["/sleep?level=3", "/collective_rpc"])
 def test_vllm_refuses_other_levels_and_methods(path: str) -> None:
     with running("vllm", can_sleep=True) as server:

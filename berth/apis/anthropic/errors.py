@@ -64,7 +64,7 @@ def error_object(error: ApiError) -> dict[str, Any]:
             message = f"{_SUM_TOO_LONG.format(**counts)}. {message}"
         else:
             message = f"{_PROMPT_TOO_LONG.format(**counts)}. {message}"
-    return {"type": "error", "error": {"type": kind, "message": message}}
+    return {"type": "error", "error": {"type": kind, "message": message, **error.extension}}
 
 
 def error_body(error: ApiError) -> bytes:

@@ -65,7 +65,7 @@ class OllamaEndpoint:
 
 
 def error_body(error: ApiError) -> bytes:
-    return json_text.dumps({"error": error.message})
+    return json_text.dumps({"error": error.message, **error.extension})
 
 
 def one_line(json: bytes) -> bytes:

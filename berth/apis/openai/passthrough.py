@@ -11,7 +11,7 @@ from berth.sse import comment, frame
 
 def envelope(error: ApiError) -> dict[str, Any]:
     fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return {"error": fields}
+    return {"error": {**fields, **error.extension}}
 
 
 def error_body(error: ApiError) -> bytes:

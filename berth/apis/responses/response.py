@@ -163,9 +163,9 @@ def error_of(error: ApiError) -> Json:
         return {"code": "context_length_exceeded", "message": error.message}
     if isinstance(error, OverloadedError):
         wait = "" if error.retry_after_s is None else f" Please try again in {error.retry_after_s:.1f}s."
-        return {"code": "rate_limit_exceeded", "message": error.message + wait}
+        return {"code": "rate_limit_exceeded", "message": error.message + wait, **error.extension}
     code = "invalid_prompt" if isinstance(error, InvalidRequestError) else "server_error"
-    return {"code": code, "message": error.message}
+    return {"code": code, "message": error.message, **error.extension}
 
 
 def _logprob(token: Json) -> Json:

@@ -89,4 +89,4 @@ def error_type(error: ApiError) -> str:
 def error_body(error: ApiError, *, incomplete: bool = False) -> bytes:
     """`incomplete`: part of the response was sent."""
     kind = "incomplete_generation" if incomplete else error_type(error)
-    return json_text.dumps({"error": error.message, "error_type": kind})
+    return json_text.dumps({"error": error.message, "error_type": kind, **error.extension})

@@ -23,10 +23,13 @@ from berth.engines.cli_arguments import option
 from berth.engines.lora import spare
 from berth.engines.ray import ray_head, ray_worker
 from berth.engines.registry import CHECKED_VERSIONS, probes, sleep
-from berth.plan import UNIX_SCHEME, DialectName, EngineName, Listen, Nodes, Ranks, Replica, Sleep, Standby
+from berth.plan import UNIX_SCHEME, DialectName, EngineName, Listen, Nodes, Ranks, Replica, Sleep, Standby, Task
 
 SIM_CONTEXT = 8192
 SIM_VOCAB = 32000
+RELOADABLE = frozenset(  # values of vLLM's --load-format
+    {"auto", "hf", "safetensors", "fastsafetensors", "instanttensor", "mistral", "npcache", "pt", "runai_streamer"}
+)
 LONGEST_NAME = 60
 FOLLOWER_STOP_S = 5.0  # it ignores SIGTERM while the head lives, or waits for it
 LONGEST_SOCKET = 107  # bytes of a path that the kernel binds
@@ -198,11 +201,17 @@ class ReplicaBuilder:
 
 
 def sleep_calls(engine: EngineName, dialect: DialectName, order: LaunchOrder) -> Sleep | None:
-    """Without weights in RAM an engine sleeps only on GPUs, where they take memory, and only without LoRA adapters:
-    vLLM crashes when it wakes with those.
+    """Without weights in RAM an engine sleeps only on GPUs, where they take memory, and only if it can read them again:
+    vLLM crashes when it wakes with LoRA adapters, and loaders for other formats than those of the hub load once.
     """
     found = sleep(engine, dialect)
-    return found if found is None or (order.gpus and not order.adapters) else replace(found, light=(), reload=())
+    can_reload = (
+        order.gpus
+        and order.task is Task.GENERATE
+        and not (order.adapters or order.spare_adapters)
+        and (option(order.extra_args, "--load-format") or "auto") in RELOADABLE
+    )
+    return found if found is None or can_reload else replace(found, light=(), reload=())
 
 
 def replica_reason(model: ResolvedModel, number: int, names: Sequence[str]) -> str:

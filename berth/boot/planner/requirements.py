@@ -30,9 +30,11 @@ def check_requirements(models: Sequence[ResolvedModel], settings: Settings, host
 
 
 def sleeping_weights(models: Sequence[ResolvedModel], host: HostInfo) -> list[Finding]:
-    """Engines that sleep on GPUs keep their weights in RAM, within the container's limit."""
-    weights_bytes = sleeping_weights_bytes(models, host)
-    total, available = sum(weights_bytes.values()), host.memory_available_bytes
+    """Standbys that sleep on GPUs keep their weights in RAM, all at the same time. Models that take turns need not:
+    what has no room there sleeps without its weights, or is unloaded.
+    """
+    weights_bytes, available = sleeping_weights_bytes(models, host, standbys=True), host.memory_available_bytes
+    total = sum(weights_bytes.values())
     if total > available:
         return [
             Finding(
@@ -43,6 +45,14 @@ def sleeping_weights(models: Sequence[ResolvedModel], host: HostInfo) -> list[Fi
                 remedy="Give it more (docker run --memory), name fewer engines, or use standby: cold and sleep: false",
             )
         ]
+    weights_bytes = sleeping_weights_bytes(models, host)
+    if (total := sum(weights_bytes.values())) > available:
+        detail = (
+            f"models that may sleep have {size(total)} of weights ({', '.join(weights_bytes)}), and {size(available)}"
+        )
+        detail += " of memory are available: not all sleep with their weights there at the same time"
+        remedy = "Others sleep without them, or are unloaded. Give the container more (docker run --memory)"
+        return [Finding(level=Level.WARN, what=What.RAM, detail=detail, remedy=remedy)]
     unknown = ", ".join(name for name, bytes_ in weights_bytes.items() if not bytes_)
     if not unknown:
         return []
@@ -51,13 +61,16 @@ def sleeping_weights(models: Sequence[ResolvedModel], host: HostInfo) -> list[Fi
     return [Finding(level=Level.WARN, what=What.RAM, detail=detail, remedy=remedy)]
 
 
-def sleeping_weights_bytes(models: Sequence[ResolvedModel], host: HostInfo) -> dict[str, int]:
-    """By model; 0 where the size is unknown."""
+def sleeping_weights_bytes(
+    models: Sequence[ResolvedModel], host: HostInfo, *, standbys: bool = False
+) -> dict[str, int]:
+    """By model; 0 where the size is unknown. `standbys`: only of engines that sleep until others fail."""
     weights_bytes = {}
     for model in models:
-        if model.spec.standby is not Standby.WARM and not model.spec.sleep:
+        may_sleep = model.spec.sleep and not standbys
+        if model.spec.standby is not Standby.WARM and not may_sleep:
             continue
-        sleepers = model.entries if model.spec.sleep else model.entries[1:]
+        sleepers = model.entries if may_sleep else model.entries[1:]
         count = sum(not host.installed[one.engine].cpu for one in sleepers if one.engine not in UNMANAGED)
         if count and model.info:
             weights_bytes[model.spec.name] = count * (model.info.weights_bytes or 0)
@@ -67,7 +80,7 @@ def sleeping_weights_bytes(models: Sequence[ResolvedModel], host: HostInfo) -> d
 def offloaded_caches(models: Sequence[ResolvedModel], host: HostInfo) -> list[Finding]:
     """RAM for KV cache, which engines pin when they start, next to what sleeping engines keep."""
     caches = {model.spec.name: bytes_ for model in models if (bytes_ := offloaded_bytes(model, host))}
-    asleep = sum(sleeping_weights_bytes(models, host).values())
+    asleep = sum(sleeping_weights_bytes(models, host, standbys=True).values())
     total, available = sum(caches.values()), host.memory_available_bytes
     if not total or total + asleep <= available:
         return []

@@ -33,7 +33,7 @@ def plan_table(plan: Plan) -> str:
         if route.at_start:
             lines.append(f"  replicas  {route.at_start} at the start, up to {len(route.replicas)}")
         blocks.append(lines)
-        blocks += [_replica(plan.replica(name)) for name in route.replicas]
+        blocks += [_replica(plan.replica(name), route.standby) for name in route.replicas]
     if found := conflicts(plan.room, plan.models):
         shared = [line for one in found for line in _wrapped("  - ", str(one))]
         blocks.append(["Loaded in turn, by requests", *shared])
@@ -95,7 +95,7 @@ def _gpus(plan: Plan) -> list[str]:
     return lines
 
 
-def _replica(replica: Replica) -> list[str]:
+def _replica(replica: Replica, standby: Standby) -> list[str]:
     """A line for each figure, with what decided about it, and the command last."""
     launch = replica.launch
     rows: list[Row] = [("engine", replica.kind, replica.reason), _where(replica)]
@@ -110,6 +110,8 @@ def _replica(replica: Replica) -> list[str]:
     if replica.sleep:
         kept = f"{size(replica.memory.weights_bytes * len(replica.gpus))} of weights" if replica.memory else "weights"
         how = "loaded first, then put to sleep, which releases the GPU memory"
+        if standby is not Standby.WARM:
+            how = f"if it suffices, else {'without them' if replica.sleep.light else 'unloaded'}"
         no_gpu = ("stops working", "it has no GPU, and releases no memory")
         rows.append(("asleep", f"{kept} in RAM", how) if replica.gpus else ("asleep", *no_gpu))
     lines = [f"  {replica.name}", *(line for row in rows for line in _row(*row))]

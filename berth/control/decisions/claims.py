@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from berth.control.decisions.memory import EXCESS_BYTES
 from berth.control.decisions.records import LIVE, Goal, Observation, Record
-from berth.plan import EngineName, ModelRoute
+from berth.plan import EngineName, Importance, ModelRoute
 from berth.room import ASLEEP_BYTES, WHOLE, short
 from berth.state import ReplicaStatus
 
@@ -23,7 +23,7 @@ _S = ReplicaStatus
 Bytes = Mapping[int, int]  # by GPU index
 
 GONE = frozenset({_S.UNLOADED, _S.FAILED, _S.STOPPED})
-RAM_MARGIN = 1.1  # of the weights' bytes: what pinning them takes besides
+RANK = {one: place for place, one in enumerate(Importance)}  # 0: the first one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,21 +115,3 @@ def physical_room(observation: Observation, used: Bytes) -> dict[int, int]:
 def moving(records: Iterable[Record]) -> set[int]:
     """GPUs of which a replica takes or releases memory."""
     return {gpu for one in records if one.holds_lease for gpu in one.replica.gpus}
-
-
-def may_sleep(route: ModelRoute, observation: Observation, ram_bytes: int) -> bool:
-    """Its engines may fall asleep now, instead of being stopped."""
-    live = [one for one in records_of(route, observation) if one.status in LIVE]
-    return bool(live) and all(
-        one.status is _S.READY
-        and one.replica.sleep is not None
-        and not one.cannot_sleep
-        and (bool(one.replica.sleep.light) or weights_in_ram(one) <= ram_bytes)
-        for one in live
-    )
-
-
-def weights_in_ram(record: Record) -> int:
-    """What a sleeping engine keeps there."""
-    weights_bytes = record.replica.memory.weights_bytes if record.replica.memory else 0
-    return int(weights_bytes * len(record.replica.gpus) * RAM_MARGIN)

@@ -10,16 +10,18 @@
 5. A model stays for `min_residency` once it is ready. One that is in use stays for at least STAYS times what its last
    load took: two models that alternate do not spend their time loading.
 6. What a sleeping model keeps is released for one that comes before it, even if it is to be woken afterwards.
+7. A model sleeps instead of being unloaded where that is possible and pays: see `sleepers`. While others release RAM
+   for its weights, it stays.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from berth.control.decisions import claims
-from berth.control.decisions.claims import GONE, Claim, records_of
+from berth.control.decisions import claims, sleepers
+from berth.control.decisions.claims import GONE, RANK, Claim, records_of
 from berth.control.decisions.memory import EXCESS_BYTES
 from berth.control.decisions.records import Goal, Observation
 from berth.ipc.operations import Action, Operation
@@ -35,7 +37,6 @@ QUIET_S = 3.0
 YIELDS_S = 15.0
 STAYS = 3.0
 MOST_SEARCHED = 10  # models of which all combinations are tried
-_RANK = {one: place for place, one in enumerate(Importance)}
 _SETTLED = GONE | {_S.READY, _S.ASLEEP, _S.STANDBY, _S.BACKOFF}
 
 
@@ -58,6 +59,9 @@ class Eviction:
     model: str  # leaves
     other: str  # gets its room
     sleeps: bool  # else it is unloaded
+    why: str = field(default="", compare=False)  # so, for people
+    waits: bool = False  # until others have released RAM for its weights
+    ram_for: str = ""  # it sleeps, and is unloaded for its RAM, which this model gets
 
 
 def holds(route: ModelRoute, observation: Observation) -> bool:
@@ -69,7 +73,7 @@ def absent(observation: Observation) -> Iterator[tuple[Operation, ModelRoute]]:
     """The operations that load a model which has no room yet, in the order in which they get it."""
     sharing = {route.name: route for route in observation.routes if route.room}
     operations = [one for one in observation.operations if one.model in sharing]
-    for operation in sorted(operations, key=lambda one: _RANK[sharing[one.model].priority]):
+    for operation in sorted(operations, key=lambda one: RANK[sharing[one.model].priority]):
         route = sharing[operation.model]
         is_to_run = operation.kept or operation.action is not Action.LEASE
         if operation.action not in TAKES_ROOM or not is_to_run:
@@ -111,13 +115,18 @@ def _present(observation: Observation) -> dict[str, Claim]:
 
 def blocker(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> str:
     """Why a model cannot be loaded whatever the others do: who holds its room. "": it can."""
+    devices, names = blocked(route, observation, pinned)
+    return f"{named(devices)}: held by {', '.join(names)}, pinned" if devices else ""
+
+
+def blocked(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> tuple[list[int], list[str]]:
+    """The devices on which pinned models leave no room for it, and the names of those models."""
     if not _is_to_come(route, observation):
-        return ""
+        return [], []
     staying = [one for one in holders(observation) if one.name in pinned and one is not route]
     lacking = short(observation.room, [one.room for one in (*staying, route)])
     devices = [device for device in lacking if device in route.room]
-    names = [one.name for one in staying if one.room.keys() & devices]
-    return f"{named(devices)}: held by {', '.join(names)}, pinned" if devices else ""
+    return devices, [one.name for one in staying if one.room.keys() & devices]
 
 
 def shut_out(route: ModelRoute, observation: Observation, pinned: Collection[str]) -> Mapping[int, int]:
@@ -142,10 +151,13 @@ def _is_to_come(route: ModelRoute, observation: Observation) -> bool:
 
 def awaited(route: ModelRoute, observation: Observation) -> str:
     """Whose room a model waits for, for people."""
-    others = [one for one in holders(observation) if one.room.keys() & route.room.keys()]
-    return (
-        f"{named(route.room)}: held by {', '.join(one.name for one in others) or 'models that are to be loaded first'}"
-    )
+    others = ", ".join(sharers(route, observation))
+    return f"{named(route.room)}: held by {others or 'models that are to be loaded first'}"
+
+
+def sharers(route: ModelRoute, observation: Observation) -> list[str]:
+    """The models that hold memory on its devices."""
+    return [one.name for one in holders(observation) if one.room.keys() & route.room.keys()]
 
 
 def evictions(
@@ -154,7 +166,8 @@ def evictions(
     """The models that are to leave now, each with the model that gets its room."""
     running = {one.model for one in observation.operations}
     staying = _staying(observation)
-    ram_bytes = observation.ram_bytes
+    last_used_at = {name: one.last_used_at for name, one in demands.items()}
+    ram = sleepers.account(observation, last_used_at, moment.now)
     coming = tuple(absent(observation))
     for _operation, route in coming:
         staying.pop(route.name, None)
@@ -167,23 +180,50 @@ def evictions(
             and one.name not in running
             and may_leave(one, observation, demands, moment.now, priority=route.priority)
         ]
-        free.sort(key=lambda one: (-_RANK[one.priority], demands[one.name].last_used_at))
-        rank = _RANK[route.priority]
-        quiet = [one for one in free if _RANK[one.priority] > rank or _is_quiet(demands[one.name], moment.now)]
+        free.sort(key=lambda one: (-RANK[one.priority], demands[one.name].last_used_at))
+        rank = RANK[route.priority]
+        quiet = [one for one in free if RANK[one.priority] > rank or _is_quiet(demands[one.name], moment.now)]
         in_use = free if moment.wall - operation.created_at >= route.max_wait_s else []
         staying[route.name] = claims.whole(route, observation)
         fits = partial(_fits, route, staying, observation)
         gone = next((some for some in (fewest(each, fits) for each in (quiet, in_use)) if some is not None), ())
-        asleep: dict[str, Claim] = {}
-        for one in reversed(gone):  # the most recently used is the likeliest to be woken
-            kept = {**asleep, one.name: claims.asleep(one, observation)}
-            if claims.may_sleep(one, observation, ram_bytes) and fits(gone, kept):
-                ram_bytes -= sum(map(claims.weights_in_ram, records_of(one, observation)))
-                asleep = kept
-        yield from (Eviction(model=one.name, other=route.name, sleeps=one.name in asleep) for one in gone)
+        others = sleepers.candidates(observation, {*pinned, *(one.name for _, one in coming)})
+        leaving, ram = _ways(route, gone, others, fits, ram)
+        yield from leaving
         for one in gone:
             del staying[one.name]
-        staying |= asleep
+        staying |= {one.name: claims.asleep(one, observation) for one in gone if _sleeps(one, leaving)}
+
+
+def _ways(
+    route: ModelRoute,
+    gone: Sequence[ModelRoute],
+    others: Sequence[ModelRoute],
+    fits: Callable[[Collection[ModelRoute], Mapping[str, Claim]], bool],
+    ram: sleepers.Account,
+) -> tuple[list[Eviction], sleepers.Account]:
+    """How each of those leaves that make room for a model, and what RAM is left then."""
+    found: list[Eviction] = []
+    asleep: dict[str, Claim] = {}
+    others = [one for one in others if one not in gone]
+    for one in reversed(gone):  # the most recently used is the likeliest to be woken
+        kept = {**asleep, one.name: claims.asleep(one, ram.observation)}
+        leave = sleepers.leave(one, ram, others)
+        if not (leave.sleeps and fits(gone, kept)):
+            why = f"what it keeps asleep does not fit next to {route.name}" if leave.sleeps else leave.why
+            found.append(Eviction(model=one.name, other=route.name, sleeps=False, why=why))
+            continue
+        asleep, ram = kept, replace(ram, free_bytes=ram.free_bytes - leave.ram_bytes)
+        others = [other for other in others if other not in leave.given_up]
+        found += [
+            Eviction(model=other.name, other=route.name, sleeps=False, ram_for=one.name) for other in leave.given_up
+        ]
+        found.append(Eviction(model=one.name, other=route.name, sleeps=True, why=leave.why, waits=leave.waits))
+    return found[::-1], ram
+
+
+def _sleeps(route: ModelRoute, leaving: Collection[Eviction]) -> bool:
+    return any(one.model == route.name and one.sleeps for one in leaving)
 
 
 def _staying(observation: Observation) -> dict[str, Claim]:
@@ -247,9 +287,9 @@ def may_leave(
         for one in records
     ):
         return False
-    if _RANK[route.priority] > _RANK[priority]:
+    if RANK[route.priority] > RANK[priority]:
         return True
-    if _RANK[route.priority] < _RANK[priority] and not _is_quiet(demands[route.name], now, YIELDS_S):
+    if RANK[route.priority] < RANK[priority] and not _is_quiet(demands[route.name], now, YIELDS_S):
         return False
     stays_s = route.min_residency_s
     if not _is_quiet(demands[route.name], now):

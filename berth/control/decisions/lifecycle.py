@@ -94,6 +94,8 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         drain_ends=transition.drain_ends,
         drain_sequence=None,
         cannot_sleep=transition.cannot_sleep or record.cannot_sleep,
+        wakes=None if to is _S.READY else transition.wakes or record.wakes,
+        instead_of_sleep=transition.instead_of_sleep or record.instead_of_sleep,
         load=record.load if to is _S.DRAINING else None,
         phases=record.phases_until(now) if loaded else record.phases,
         load_s=now - record.since if loaded else record.load_s,
@@ -104,7 +106,8 @@ def apply(record: Record, transition: Transition, now: float) -> Record:
         fresh = replace(changed, tracker=Tracker(), health=Health(), defect="", pid=None, cleaned_up=False, phases={})
         fresh = replace(fresh, progressed_at=now, active_at=now, phase_since=now, adapters=(), adapter_errors={})
         generation, gpu = transition.generation or record.generation, GpuMemory(residue=record.gpu.residue)
-        return replace(fresh, starts=record.starts + 1, generation=generation, gpu=gpu)
+        started = replace(fresh, wakes=None, instead_of_sleep="", gpu=gpu)
+        return replace(started, starts=record.starts + 1, generation=generation)
     if to in (_S.FALLING_ASLEEP, _S.WAKING):  # its adapters are loaded again afterwards
         return replace(changed, health=Health(), sleep_result=None, adapters=(), adapter_errors={})
     return replace(changed, pid=None) if to in _EXITED or to is _S.WAITING else changed
@@ -262,8 +265,10 @@ def on_started(record: Record, observation: Observation, now: float) -> Transiti
     """
     name, limit_s, inert_s = record.replica.name, record.replica.start_timeout_s, observation.timing.inert_start_s
     if record.health.ok:
-        to = _S.FALLING_ASLEEP if standby.policy(record, observation).must_sleep() else _S.READY
-        return Transition(name=name, to=to, history=restart_policy.after_ready(record.history))
+        history = restart_policy.after_ready(record.history)
+        if standby.policy(record, observation).must_sleep():
+            return replace(requests.fall_asleep(record, observation), history=history)
+        return Transition(name=name, to=_S.READY, history=history)
     if record.defect:
         return Transition(name=name, to=_S.STOPPING, reason=record.defect)
     progressed_at = max(record.progressed_at, record.since)

@@ -109,7 +109,8 @@ class Record:
     drain_sequence: int | None = None  # of the first State that shows it as draining
     adapters: tuple[str, ...] = ()  # those that were added and are loaded
     adapter_errors: Mapping[str, str] = field(default_factory=dict)  # why others are not, by name
-    wakes: How | None = None  # how it will wake, or woke the last time; None: unknown
+    wakes: How | None = None  # how it will wake, once it was to fall asleep, until it is ready again; None: unknown
+    instead_of_sleep: str = ""  # why it was stopped instead of being put to sleep, since its last start
     cannot_sleep: str = ""  # why the last call to sleep or to wake failed: it is not put to sleep again
     # bytes by GPU, when it fell asleep: it takes them to wake
     released: Mapping[int, int] = field(default_factory=dict)
@@ -142,6 +143,15 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ram:
+    """Of the host, as far as this container may use it."""
+
+    available_bytes: int = 0
+    limit_bytes: int = 0  # all of it
+    read_at: float | None = None  # None: it was not read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupEnd:
     """A rank has to stop, since others of its engine have. `goal`: it is started again without a failure of its own."""
 
@@ -164,7 +174,9 @@ class Observation:
     gpu_bytes: Mapping[int, int] = field(default_factory=dict)  # those with memory of their own
     # bytes by GPU that the driver has for the models that share `room`: without what others hold. Empty: not read
     free_room: Mapping[int, int] = field(default_factory=dict)
-    ram_bytes: int = 0  # for weights of engines that are to sleep
+    ram: Ram = field(default_factory=Ram)
+    # seconds that the last starts and wakes took, by replica: of those that can sleep
+    start_times: Mapping[str, Mapping[How, float]] = field(default_factory=dict)
     keep: Mapping[str, float | None] = field(default_factory=dict)  # idle_unload as clients want it, by model
     unproven: frozenset[str] = frozenset()  # replicas that wait for the proof that their GPU memory is free
     not_free: Mapping[str, str] = field(default_factory=dict)  # those for which it is not, and who holds it
@@ -192,3 +204,5 @@ class Transition:
     drain_ends: float | None = None  # of DRAINING
     generation: int = 0  # of STARTING, on several boxes
     cannot_sleep: str = ""  # found out now
+    wakes: How | None = None  # of FALLING_ASLEEP: how it is to wake
+    instead_of_sleep: str = ""  # of STOPPING

@@ -5,10 +5,10 @@ loaded as at boot: see `standby`, which has all rules about the other replicas o
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
-from berth.control.decisions import eviction, migrations, scaling, standby
+from berth.control.decisions import eviction, migrations, scaling, sleepers, standby
 from berth.control.decisions.eviction import BY_SWAP
 from berth.control.decisions.records import COMING, GIVEN_UP, Goal, Observation, Record, Transition
 from berth.control.decisions.restart_policy import History
@@ -105,7 +105,22 @@ def on_drain(record: Record, observation: Observation, now: float) -> Transition
     if not is_drained and (record.drain_ends is None or now < record.drain_ends):
         return None
     reason = record.reason if is_drained else f"{record.reason}; its last requests were cut"
-    return Transition(name=name, to=_S.FALLING_ASLEEP if goal is Goal.ASLEEP else _S.STOPPING, reason=reason, goal=goal)
+    if goal is Goal.ASLEEP:
+        return fall_asleep(replace(record, reason=reason), observation)
+    return Transition(name=name, to=_S.STOPPING, reason=reason, goal=goal)
+
+
+def fall_asleep(record: Record, observation: Observation) -> Transition:
+    """With its weights in RAM or without them, as it is free now; else it is stopped."""
+    is_standby = record.goal is None  # boot has planned the RAM for its weights
+    own = sleepers.weights_in_ram(record) if record.status is _S.DRAINING else 0  # it was promised that
+    free = sleepers.free_bytes(observation.records, observation.ram, reserved=not is_standby)
+    way = sleepers.way(record, observation, free + own)
+    reason = "; ".join(part for part in (record.reason, way.why) if part)
+    if way.how is None:
+        goal, instead = Goal.STANDBY if is_standby else Goal.UNLOADED, f"was not put to sleep: {way.why}"
+        return Transition(name=record.replica.name, to=_S.STOPPING, reason=reason, goal=goal, instead_of_sleep=instead)
+    return Transition(name=record.replica.name, to=_S.FALLING_ASLEEP, reason=reason, goal=record.goal, wakes=way.how)
 
 
 def _goals(record: Record, operation: Operation) -> frozenset[Goal]:
@@ -353,9 +368,9 @@ def migrated(migration: Migration) -> Outcome | None:
 
 
 def _slept(records: Sequence[Record]) -> Outcome | None:
-    bad = [record for record in records if record.cannot_sleep]
+    bad = [record for record in records if record.cannot_sleep or record.instead_of_sleep]
     stopped = [record for record in bad if record.status is _S.UNLOADED or record.goal is Goal.UNLOADED]
-    reason = "; ".join(f"{record.replica.name} {record.cannot_sleep}" for record in bad)
+    reason = "; ".join(f"{record.replica.name} {record.cannot_sleep or record.instead_of_sleep}" for record in bad)
     if len(stopped) < len(bad):
         return Outcome(state=OperationState.FAILED, reason=reason)
     if any(record.status in (_S.READY, *COMING) for record in records) or not all(one.cleaned_up for one in stopped):
@@ -366,4 +381,5 @@ def _slept(records: Sequence[Record]) -> Outcome | None:
 
 
 def _reason(operation: Operation) -> str:
-    return f"{operation.action} requested by {operation.by}" if operation.by else f"{operation.action} requested"
+    text = f"{operation.action} requested by {operation.by}" if operation.by else f"{operation.action} requested"
+    return f"{text}: {operation.why}" if operation.why else text

@@ -11,14 +11,17 @@
 4. A model that has no room waits until others have left, unloaded or asleep: see `eviction`. If no one waits for it any
    more, it is not loaded; and a model that was to leave for it, and still drains, stays if it is wanted. Otherwise such
    a model never comes back before the other one has its room: it queues behind it, also if an operator loads it.
-5. A model whose engines have failed permanently is not loaded again by requests: `berth load` gives it another start.
+5. A model that sleeps is unloaded where its RAM is worth more for the weights of another one that falls asleep, or
+   where the host is short of RAM: see `sleepers`.
+6. A model whose engines have failed permanently is not loaded again by requests: `berth load` gives it another start.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
-from berth.control.decisions import claims, eviction
+from berth.control.decisions import claims, eviction, sleepers
 from berth.control.decisions.eviction import BY_SWAP, Demand, Moment
 from berth.control.decisions.records import Observation, Record
 from berth.ipc.operations import Action, Operation
@@ -30,6 +33,7 @@ _S = ReplicaStatus
 BY_REQUEST = "a request"
 BY_IDLE = "idle_unload"
 BY_STOP = "idle_stop"
+BY_RAM = "a lack of RAM"  # followed by the model that gets it, if that is the cause
 _NOT_COMING = frozenset({_S.UNLOADED, _S.ASLEEP, _S.STANDBY, _S.FAILED, _S.STOPPED})
 
 
@@ -40,7 +44,15 @@ class Decision(StrEnum):
     STOP = "stop"  # unload it while it sleeps
     EVICT = "evict"  # unload it for another model
     EVICT_TO_SLEEP = "evict_to_sleep"  # put it to sleep for another model
+    RELEASE_RAM = "release_ram"  # unload it while it sleeps, for the weights of another model, or because RAM is short
     CANCEL = "cancel"  # its operation
+
+
+class Decided(NamedTuple):
+    decision: Decision
+    model: str
+    other: str = ""  # the model for which that is
+    why: str = ""  # it does not sleep instead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,39 +65,64 @@ class Idle:
 
 def is_own(operation: Operation) -> bool:
     """Berth does it by itself."""
-    return operation.by in (BY_REQUEST, BY_IDLE, BY_STOP) or operation.by.startswith(f"{BY_SWAP} to ")
+    return operation.by in (BY_REQUEST, BY_IDLE, BY_STOP) or operation.by.startswith((f"{BY_SWAP} to ", BY_RAM))
 
 
 def decide(
     observation: Observation, demands: Mapping[str, Demand], pinned: Collection[str], moment: Moment
-) -> Iterator[tuple[Decision, str, str]]:
+) -> Iterator[Decided]:
     """What is to happen, to which model, and for which other one."""
     if observation.shutting_down:
         return
-    running = {operation.model: operation for operation in observation.operations}
+    ram = sleepers.account(observation, {name: one.last_used_at for name, one in demands.items()}, moment.now)
     for route in observation.routes:
         if route.load is Load.ON_REQUEST and (demand := demands.get(route.name)) is not None:
-            operation = running.get(route.name)
-            obstructed = bool(eviction.blocker(route, observation, pinned))
-            if operation is not None and observation.room:
-                found = (
-                    of_load(demand, operation, observation, obstructed=obstructed)
-                    if operation.action is Action.LOAD
-                    else of_swap(route, demand, operation, observation)
-                )
-                if found is not None:
-                    yield found, route.name, ""
-                    continue
-            idle = Idle(unload_s=observation.keep.get(route.name, route.idle_unload_s), stop_s=route.idle_stop_s)
-            found = of_model(claims.records_of(route, observation), demand, operation, idle, moment.now)
-            if found is None or (found not in (Decision.LOAD, Decision.CANCEL) and route.name in pinned):
-                continue
-            is_shut_out = observation.not_free.keys() >= set(route.replicas)
-            if not (found is Decision.LOAD and (obstructed or is_shut_out)):
-                yield found, route.name, ""
+            yield from of_route(route, demand, ram, pinned)
     if observation.room:
         for one in eviction.evictions(observation, demands, pinned, moment):
-            yield Decision.EVICT_TO_SLEEP if one.sleeps else Decision.EVICT, one.model, one.other
+            if one.ram_for:
+                yield Decided(Decision.RELEASE_RAM, one.model, one.ram_for)
+            elif not one.waits:
+                decision = Decision.EVICT_TO_SLEEP if one.sleeps else Decision.EVICT
+                yield Decided(decision, one.model, one.other, "" if one.sleeps else one.why)
+    kept = {*pinned, *(name for name, one in demands.items() if one.waiting)}
+    if (relief := sleepers.relief(ram, sleepers.candidates(observation, kept))) is not None:
+        yield Decided(Decision.RELEASE_RAM, relief.name)
+
+
+def of_route(route: ModelRoute, demand: Demand, ram: sleepers.Account, pinned: Collection[str]) -> Iterator[Decided]:
+    """Whatever other models want."""
+    observation = ram.observation
+    operation = next((one for one in observation.operations if one.model == route.name), None)
+    obstructed = bool(eviction.blocker(route, observation, pinned))
+    if operation is not None and observation.room:
+        found = (
+            of_load(demand, operation, observation, obstructed=obstructed)
+            if operation.action is Action.LOAD
+            else of_swap(route, demand, operation, observation)
+        )
+        if found is not None:
+            yield Decided(found, route.name)
+            return
+    idle = Idle(unload_s=observation.keep.get(route.name, route.idle_unload_s), stop_s=route.idle_stop_s)
+    found = of_model(claims.records_of(route, observation), demand, operation, idle, ram.now)
+    if found is None or (found not in (Decision.LOAD, Decision.CANCEL) and route.name in pinned):
+        return
+    if found is Decision.SLEEP:
+        yield from to_sleep(route, ram, pinned)
+        return
+    is_shut_out = observation.not_free.keys() >= set(route.replicas)
+    if not (found is Decision.LOAD and (obstructed or is_shut_out)):
+        yield Decided(found, route.name)
+
+
+def to_sleep(route: ModelRoute, ram: sleepers.Account, pinned: Collection[str]) -> Iterator[Decided]:
+    """Of an idle model. It is unloaded where its engines cannot sleep now, and stays while RAM is released for it."""
+    leave = sleepers.leave(route, ram, sleepers.candidates(ram.observation, pinned))
+    yield from (Decided(Decision.RELEASE_RAM, one.name, route.name) for one in leave.given_up)
+    if not leave.waits:
+        why = "" if leave.sleeps else leave.why
+        yield Decided(Decision.SLEEP if leave.sleeps else Decision.UNLOAD, route.name, why=why)
 
 
 def of_load(demand: Demand, operation: Operation, observation: Observation, *, obstructed: bool) -> Decision | None:

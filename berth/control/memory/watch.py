@@ -18,9 +18,9 @@ from dataclasses import replace
 from berth.control.cleanup import terminate
 from berth.control.decisions import claims, eviction
 from berth.control.decisions.memory import STEADY_READINGS, Proof, Result, judge, needed, shortage
-from berth.control.decisions.records import LIVE, Observation, Record, Timing
+from berth.control.decisions.records import LIVE, Observation, Ram, Record, Timing
 from berth.host import gpus as nvml
-from berth.host.cgroup import available_memory
+from berth.host.cgroup import memory
 from berth.host.gpu_usage import Gpus, Used
 from berth.log import log
 from berth.plan import Plan
@@ -52,7 +52,8 @@ class MemoryWatch:
         self._shut_out: dict[str, str] = {}  # the same for models that would not fit even if others left
         self._shut_out_since: dict[str, float] = {}
         self._free_room: dict[int, int] = {}
-        self._ram_bytes = 0
+        self._sleeps = any(one.sleep for one in plan.replicas)
+        self._ram = Ram()
 
     @property
     def unproven(self) -> frozenset[str]:
@@ -78,19 +79,22 @@ class MemoryWatch:
         return self._free_room
 
     @property
-    def ram_bytes(self) -> int:
-        """For the weights of engines that are to sleep."""
-        return self._ram_bytes
+    def ram(self) -> Ram:
+        """For the weights of engines that are to sleep. It is read where any can."""
+        return self._ram
 
     async def look(
         self, observe: Callable[[], Observation], pinned: Callable[[], Collection[str]]
     ) -> tuple[GpuState, ...]:
         """Reads the GPUs, and finds out for which models no one is to leave."""
         moving = claims.moving(self._records.values())
+        if self._sleeps:
+            before = time.monotonic()
+            available, limit = await asyncio.to_thread(memory)
+            self._ram = Ram(available_bytes=available, limit_bytes=limit, read_at=before)
         states = await asyncio.to_thread(self._gpus.watch)
         if not self._plan.room:
             return states
-        self._ram_bytes = await asyncio.to_thread(available_memory)
         observation, used = observe(), {one.index: one.memory_used_bytes for one in states}
         settled = {gpu: bytes_ for gpu, bytes_ in used.items() if gpu not in moving}
         self._free_room |= claims.physical_room(observation, settled)

@@ -206,6 +206,7 @@ def step_lines(steps: Iterable[Step]) -> list[str]:
     return [
         f"  {step.replica}: {step.status} -> {step.to}"
         + (f", about {step.about_s:.1f} s" if step.about_s is not None else "")
+        + (f": {step.why}" if step.why else "")
         for step in steps
     ]
 

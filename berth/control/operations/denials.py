@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 
-from berth.control.decisions import claims, eviction
+from berth.control.decisions import claims, eviction, sleepers
 from berth.control.decisions.records import Observation, Record
 from berth.ipc.operations import HISTORY, LONGEST_DRAIN_S, Action, Change, Denial, DenialCode, Operation, Pin
 from berth.plan import ModelRoute, Standby
@@ -98,8 +98,12 @@ def denial(
     elif action is Action.LEASE:
         code, message = shared_gpus(model, records, observation)
     else:
-        code, message = unfit(operation, records)
-    return None if code is None else Denial(code=code, message=message)
+        code, message = unfit(operation, records, observation)
+    if code is None:
+        return None
+    route = route_of(model, observation) if code is DenialCode.NO_ROOM else None
+    holders = eviction.blocked(route, observation, pins)[1] if route else ()
+    return Denial(code=code, message=message, holders=tuple(holders))
 
 
 def no_room(operation: Operation, pins: Mapping[str, Pin], observation: Observation) -> str:
@@ -123,7 +127,22 @@ def shared_gpus(model: str, records: Sequence[Record], observation: Observation)
     return (DenialCode.SHARED_GPUS, text) if others else (None, "")
 
 
-def unfit(operation: Operation, records: Sequence[Record]) -> tuple[DenialCode | None, str]:
+def no_way_to_sleep(model: str, records: Sequence[Record], observation: Observation) -> str:
+    """Why its engines would be stopped instead, for lack of RAM, and whose weights hold it. What failed to sleep
+    before is stopped without further words.
+    """
+    route = route_of(model, observation)
+    able = [one for one in records if one.status is _S.READY and not one.cannot_sleep]
+    if route is None or len(able) < len([one for one in records if one.status not in _NOT_RUNNING]):
+        return ""
+    found = sleepers.leave(route, sleepers.account(observation, {model: 0.0}, 0.0), ())
+    held = {one.replica.model for one in observation.records if sleepers.held_bytes(one)}
+    by = f" Weights of {', '.join(sorted(held))}, asleep, are in RAM: `berth unload` releases it." if held else ""
+    advice = f" `berth unload {model}` stops it instead."
+    return "" if found.sleeps or not found.why else f"Model {model!r} cannot sleep: {found.why}.{by}{advice}"
+
+
+def unfit(operation: Operation, records: Sequence[Record], observation: Observation) -> tuple[DenialCode | None, str]:
     """What the replicas' statuses do not allow."""
     model = operation.model
     match operation.action:
@@ -137,6 +156,8 @@ def unfit(operation: Operation, records: Sequence[Record]) -> tuple[DenialCode |
                     )
                     text += f" for {model!r} in BERTH_MODELS, or unload it: `berth unload {model}`."
                     return DenialCode.CANNOT_SLEEP, text
+            if text := no_way_to_sleep(model, records, observation):
+                return DenialCode.CANNOT_SLEEP, text
         case Action.WAKE:
             asleep = any(one.status is _S.ASLEEP and one.goal is not None for one in records)
             if not asleep and not any(one.status in (_S.READY, _S.WAKING) for one in records):

@@ -9,10 +9,11 @@ from types import MappingProxyType
 from berth.control.decisions import eviction, migrations, requests, residency, scaling
 from berth.control.decisions.eviction import BY_SWAP
 from berth.control.decisions.records import Observation, Record
-from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, Decision
+from berth.control.decisions.residency import BY_IDLE, BY_RAM, BY_REQUEST, BY_STOP, Decided, Decision
 from berth.control.operations import denials, planning
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.planning import Around
+from berth.errors import shortened
 from berth.ipc.migration import Migration, Move, MoveKind
 from berth.ipc.operations import (
     HISTORY,
@@ -41,6 +42,7 @@ _CHANGES = {
     (_S.WAITING, _S.STARTING): ChangeKind.WAIT,
     (_S.STARTING, _S.READY): ChangeKind.LOAD,
     (_S.WAKING, _S.READY): ChangeKind.WAKE,
+    (_S.READY, _S.DRAINING): ChangeKind.SERVE,
     (_S.DRAINING, _S.STOPPING): ChangeKind.DRAIN,
     (_S.DRAINING, _S.FALLING_ASLEEP): ChangeKind.DRAIN,
     (_S.FALLING_ASLEEP, _S.ASLEEP): ChangeKind.SLEEP,
@@ -52,7 +54,7 @@ _ACTIONS = {
     ChangeKind.SLEEP: Action.SLEEP,
     ChangeKind.UNLOAD: Action.UNLOAD,
 }
-CAUSES = {BY_REQUEST: Cause.REQUEST, BY_IDLE: Cause.IDLE, BY_STOP: Cause.IDLE, BY_SWAP: Cause.SWAP}
+CAUSES = {BY_REQUEST: Cause.REQUEST, BY_IDLE: Cause.IDLE, BY_STOP: Cause.IDLE, BY_SWAP: Cause.SWAP, BY_RAM: Cause.RAM}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,11 @@ class Operations:
         if change is None or record.attached:
             return
         operation = requests.operation_of(record, self.running)
-        cause = Cause.START if operation is None else CAUSES.get(operation.by.split(" to ")[0], Cause.OPERATOR)
+        cause = (
+            Cause.START
+            if operation is None
+            else CAUSES.get(operation.by.split(" to ")[0].split(" for ")[0], Cause.OPERATOR)
+        )
         changes = counted(self.kept.changes, record.replica.model, change, cause, now - before.since)
         self.kept = replace(self.kept, changes=changes)
         action = _ACTIONS.get(change)
@@ -181,8 +187,9 @@ class Operations:
             self._stays(route.name, observation, BY_IDLE)
         return Reply()
 
-    def decided(self, decision: Decision, model: str, other: str, observation: Observation, now: float) -> None:
-        """By control itself, for a model that is loaded on request. `other`: the one that gets its room."""
+    def decided(self, found: Decided, observation: Observation, now: float) -> None:
+        """By control itself, for a model that is loaded on request."""
+        decision, model, other, why = found
         if decision is Decision.CANCEL:
             for operation in self.running:
                 if operation.model == model:
@@ -199,8 +206,13 @@ class Operations:
             Decision.STOP: Change(action=Action.UNLOAD, model=model, by=BY_STOP),
             Decision.EVICT: leave(Action.UNLOAD),  # no request is cut
             Decision.EVICT_TO_SLEEP: leave(Action.SLEEP),
+            Decision.RELEASE_RAM: Change(
+                action=Action.UNLOAD, model=model, by=f"{BY_RAM} for {other}" if other else BY_RAM
+            ),
         }[decision]
-        self.ask(change, observation, workers=(), now=now)
+        accepted = self.ask(change, observation, workers=(), now=now).operation
+        if why and accepted is not None and accepted.running:
+            self._put(replace(accepted, why=shortened(why)))
 
     def move(self, move: Move, by: str, now: float) -> Reply:
         """Of a migration that runs."""
@@ -296,7 +308,8 @@ class Operations:
         for one in eviction.would_leave(operation, observation, self._last_used_at, self.kept.pins):
             change = Change(action=Action.SLEEP if one.sleeps else Action.UNLOAD, model=one.model)
             leaving = new_operation(change, observation, (), self._wall(), self.kept)
-            steps += requests.remaining(leaving, observation, self._costs)
+            why = f"its RAM is needed for the weights of {one.ram_for}" if one.ram_for else one.why
+            steps += [replace(step, why=why) for step in requests.remaining(leaving, observation, self._costs)]
         reply = self.reply(operation, observation)
         return replace(reply, steps=(*steps, *reply.steps))
 

@@ -148,6 +148,7 @@ class Queue:
             "(BERTH_QUEUE_SIZE).",
             code="queue_full",
             retry_after_s=self._retry_after_s(length),
+            details={"model": self.model, "queued": length},
         )
 
     def outranked_error(self, length: int) -> OverloadedError:
@@ -160,6 +161,7 @@ class Queue:
             f"The request was at position {position} of the queue.",
             code="queue_timeout",
             retry_after_s=self._retry_after_s(position),
+            details={"model": self.model, "position": position},
         )
 
     def _class(self, ticket: Ticket, now: float) -> int:

@@ -8,6 +8,7 @@ from berth.canonical import Failure, FailureKind
 from berth.errors import (
     ApiError,
     ContextLengthError,
+    Detail,
     InvalidRequestError,
     LoopDetectedError,
     NotFoundError,
@@ -179,22 +180,23 @@ def not_ready(
     """The error for a model without a ready replica: the one that is closest to ready, and its progress."""
     names = [name for name in route.replicas if not statuses[name].spare] or route.replicas
     state = min((statuses[name] for name in names), key=lambda state: _READY_SOONEST.index(state.status))
-    engine = replicas[state.name].kind
+    engine, details = replicas[state.name].kind, _details(route, state, now)
     if state.status in {ReplicaStatus.FAILED, ReplicaStatus.STOPPED}:
         reasons = "; ".join(f"{name} {statuses[name].status}{_reason(statuses[name])}" for name in names)
         return NotReadyError(
             f"Model {route.name!r} is not available: {reasons}. See `berth status` and `berth logs`.",
             code="model_failed",
             should_retry=False,
+            details=details,
         )
-    if error := _held(route, state):
+    if error := _held(route, state, details):
         return error
     comes = state.status in (ReplicaStatus.WAITING, ReplicaStatus.STARTING, ReplicaStatus.WAKING)
     if route.load is Load.ON_REQUEST and (comes or state.away or state.requested == "loaded"):
-        return _being_loaded(route, state, now)
+        return _being_loaded(route, state, now, details)
     if state.away:
         text = f"Model {route.name!r} is {state.requested}{_reason(state)}: its operator loads it with `berth load`."
-        return NotReadyError(text, code="model_not_loaded", should_retry=False)
+        return NotReadyError(text, code="model_not_loaded", should_retry=False, details=details)
     templates = _NOT_READY_THERE if replicas[state.name].attached else _NOT_READY
     template = templates.get(state.status, "is queued to start on {engine}{reason}.")
     progress = ""
@@ -206,24 +208,43 @@ def not_ready(
         retry_after_s = max(_RETRY_LOADING_S, state.next_start_at - now)
     text = template.format(engine=engine, reason=_reason(state), progress=progress)
     should_retry = False if state.reason.startswith(_FOR_THE_OPERATOR) else None
-    return NotReadyError(f"Model {route.name!r} {text}", retry_after_s=retry_after_s, should_retry=should_retry)
+    return NotReadyError(
+        f"Model {route.name!r} {text}", retry_after_s=retry_after_s, should_retry=should_retry, details=details
+    )
 
 
-def _held(route: ModelRoute, state: ReplicaState) -> NotReadyError | None:
+def _details(route: ModelRoute, state: ReplicaState, now: float) -> dict[str, Detail]:
+    """For programs: what a message says to people."""
+    found: dict[str, Detail] = {"model": route.name, "status": state.status.value}
+    if state.progress is not None:
+        found["phase"] = state.progress.phase
+        if state.progress.percent is not None:
+            found["percent"] = state.progress.percent
+    if (left_s := state.left_s(now)) is not None:
+        found["eta_s"] = round(left_s, 1)
+    if state.holders:
+        found["holders"] = state.holders
+    return found
+
+
+def _held(route: ModelRoute, state: ReplicaState, details: Mapping[str, Detail]) -> NotReadyError | None:
     """The error for a model whose place something else has."""
     if state.leased:
         text = f"Model {route.name!r} is being measured by `berth bench`, and serves no clients until that ends."
-        return NotReadyError(text, code="model_leased", retry_after_s=_RETRY_LEASED_S, should_retry=False)
+        return NotReadyError(
+            text, code="model_leased", retry_after_s=_RETRY_LEASED_S, should_retry=False, details=details
+        )
     if state.obstructed:
         text = f"Model {route.name!r} has no room on {state.no_room}: its operator makes room with `berth unpin`."
-        return NotReadyError(text, code="no_room", should_retry=False)
+        return NotReadyError(text, code="no_room", should_retry=False, details=details)
     if state.memory_not_free:
         text = f"The GPU memory that model {route.name!r} needs is not free. {state.memory_not_free}."
-        return NotReadyError(text, code="memory_not_free", retry_after_s=_RETRY_MEMORY_S, should_retry=False)
+        code, retry_after_s = "memory_not_free", _RETRY_MEMORY_S
+        return NotReadyError(text, code=code, retry_after_s=retry_after_s, should_retry=False, details=details)
     return None
 
 
-def _being_loaded(route: ModelRoute, state: ReplicaState, now: float) -> NotReadyError:
+def _being_loaded(route: ModelRoute, state: ReplicaState, now: float, details: Mapping[str, Detail]) -> NotReadyError:
     """Of a request that has waited as long as it may. The rest of the load is what the last ones took."""
     phase = f": {state.progress.phase}" if state.progress else ""
     text = f"waits for room on {state.no_room}" if state.no_room else f"is being loaded{phase}"
@@ -235,19 +256,27 @@ def _being_loaded(route: ModelRoute, state: ReplicaState, now: float) -> NotRead
         "" if left_s < 1 else f"; about {left_s:.0f} s are left" if begun else f"; a load takes about {left_s:.0f} s"
     )
     retry_after_s = min(max(left_s, _RETRY_LOADING_S), _RETRY_LONGEST_S)
-    return NotReadyError(f"Model {route.name!r} {text}{takes}.", code="model_loading", retry_after_s=retry_after_s)
+    text = f"Model {route.name!r} {text}{takes}."
+    return NotReadyError(text, code="model_loading", retry_after_s=retry_after_s, details=details)
 
 
 def loading_queue_full(model: str, length: int, loading: NotReadyError) -> OverloadedError:
     text = f"{length} requests wait already until model {model!r} is loaded (BERTH_QUEUE_SIZE)."
-    return OverloadedError(text, code="queue_full", retry_after_s=loading.retry_after_s or _RETRY_LOADING_S)
+    return OverloadedError(
+        text,
+        code="queue_full",
+        retry_after_s=loading.retry_after_s or _RETRY_LOADING_S,
+        details={**(loading.details or {}), "model": model, "queued": length},
+    )
 
 
 def outranked(model: str, retry_after_s: float) -> OverloadedError:
     text = (
         f"The queue of model {model!r} is full (BERTH_QUEUE_SIZE), and a request of higher priority has taken the place"
     )
-    return OverloadedError(f"{text} of this one.", code="outranked", retry_after_s=retry_after_s)
+    return OverloadedError(
+        f"{text} of this one.", code="outranked", retry_after_s=retry_after_s, details={"model": model}
+    )
 
 
 def adapter_not_loaded(name: str, error: str) -> NotReadyError:

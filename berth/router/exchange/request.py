@@ -194,7 +194,10 @@ class RequestContext:
         if self.grant is not None:
             headers += self.grant.headers
         if self.load_s:
-            headers.append((b"x-berth-load-ms", b"%d" % (self.load_s * 1000)))
+            model = self.route.base or self.route.name
+            headers += [(b"x-berth-load-ms", b"%d" % (self.load_s * 1000)), (b"x-berth-loaded", model.encode())]
+        if self.queue_s:
+            headers.append((b"x-berth-queue-ms", b"%d" % (self.queue_s * 1000)))
         if self.served_by is not None:
             headers += self.served_headers
             headers.append((b"server-timing", b"upstream;dur=%.1f" % ((time.monotonic() - self.since) * 1000)))

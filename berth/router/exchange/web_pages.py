@@ -35,7 +35,7 @@ EXPOSED: Final = (
     *("x-request-id", "request-id", "retry-after", "x-should-retry", "server-timing", "www-authenticate", "allow"),
     *("accept-encoding", "x-berth-attempts", "x-berth-engine", "x-berth-ignored", "x-berth-mode", "x-berth-replica"),
     "x-berth-rule",
-    "x-berth-load-ms",
+    *("x-berth-load-ms", "x-berth-loaded", "x-berth-queue-ms"),
 )
 # RFC 6761, RFC 6762 (appendix G), RFC 8375, and `.internal`, which ICANN has reserved; `.svc` is Kubernetes' own.
 _LOCAL_SUFFIXES: Final = (

@@ -241,4 +241,5 @@ def error_of(denial: Denial) -> ApiError:
         return NotFoundError(denial.message, code=denial.code)
     if denial.code is DenialCode.INVALID:
         return InvalidRequestError(denial.message, code=denial.code)
-    return ConflictError(denial.message, code=denial.code)
+    details = {"holders": denial.holders} if denial.holders else None
+    return ConflictError(denial.message, code=denial.code, details=details)

@@ -103,11 +103,21 @@ def metrics(worker: Worker, scope: Scope) -> Reply:
     worker.looked_at = int(time.monotonic())
     state, statuses = worker.upstreams.state, worker.upstreams.statuses
     oldest_s = worker.journal.oldest_s()
+    waits = any(worker.meter.queue_length(route.name) for route in worker.plan.models)
+    queued_s = worker.journal.queued_s() if waits else {}
     found = worker.notices(time.time())
     clients = tuple(key_metrics(worker.plan, worker.keys.current, worker.meter.keys))
     latest = worker.window.latest(worker.board.sums(worker.window.span))
     body = exposition(
-        worker.plan, worker.board, state, statuses, clients, oldest_request_s=oldest_s, found=found, latest=latest
+        worker.plan,
+        worker.board,
+        state,
+        statuses,
+        clients,
+        oldest_request_s=oldest_s,
+        queued_s=queued_s,
+        found=found,
+        latest=latest,
     )
     return Reply(body=body, content_type=CONTENT_TYPE_LATEST.encode())
 

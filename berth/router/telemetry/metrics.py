@@ -7,6 +7,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -270,10 +271,13 @@ def exposition(
     clients: Sequence[Metric] = (),
     *,
     oldest_request_s: float = 0.0,
+    queued_s: Mapping[str, float] = MappingProxyType({}),
     found: Sequence[Notice] = (),
     latest: Latest | None = None,
 ) -> bytes:
-    """The body of /metrics. `clients`: what there is about keys; `found`: what needs attention."""
+    """The body of /metrics. `clients`: what there is about keys; `found`: what needs attention; `queued_s`: the oldest
+    request in each queue, by public name.
+    """
     sums, workers = board.totals()
     families = [family for family in board.layout.families.values() if family.kind != "sketch"]
     metrics = [_metric(family, sums, board.layout.slots) for family in families]
@@ -282,7 +286,12 @@ def exposition(
     metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
     text = "Age of the oldest request in progress; 0 if none has lasted for a second."
     metrics.append(_single("berth_oldest_request_seconds", text, oldest_request_s))
-    metrics.append(notice_metric(found))
+    text = "Age of the oldest request in the queue; 0 if none has lasted for a second."
+    queued = GaugeMetricFamily("berth_queue_oldest_seconds", text, labels=("model",))
+    for route in plan.models:
+        names = {route.name, *(one.name for one in plan.routes if one.base == route.name)}
+        queued.add_metric((route.name,), max((queued_s.get(name, 0.0) for name in names), default=0.0))
+    metrics += [queued, notice_metric(found)]
     build = GaugeMetricFamily("berth_build_info", "The version of Berth.", labels=("version",))
     build.add_metric((__version__,), 1)
     return text_of([*metrics, build, *_from_state(plan, state, statuses), *engine_metrics(plan, statuses), *clients])

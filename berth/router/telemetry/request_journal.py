@@ -159,6 +159,14 @@ class RequestJournal:
         began = self._reader.oldest(workers(self._heartbeats))
         return 0.0 if began is None else max(0.0, time.time() - began)
 
+    def queued_s(self) -> Mapping[str, float]:
+        """By model, how long the oldest request of its queue has been in progress, in all workers."""
+        now, found = time.time(), dict[str, float]()
+        for record in self._reader.running(workers(self._heartbeats)):
+            if record.phase == journal.PHASES[QUEUED]:
+                found.setdefault(record.model, max(0.0, now - record.start))
+        return found
+
     def close(self) -> None:
         self._reader.close()
         self._map.close()

@@ -87,6 +87,10 @@ def status(
         "rules": [one.document | {"requests": traffic.rules.get(one.name, 0)} for one in plan.rules],
         "gpus": list(_gpus(plan, state)) if state is not None else [],
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
+        "sleep_ram": {
+            "held_bytes": sum(one.sleep_ram_bytes for one in statuses.values()),
+            "budget_bytes": state.sleep_budget_bytes if state else None,
+        },
     }
 
 
@@ -229,6 +233,8 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float
         "attached": replica.launch is None,
         "can_sleep": replica.sleep is not None,
         "cannot_sleep": state.cannot_sleep,
+        "sleep_level": state.sleep_level,
+        "sleep_ram_bytes": state.sleep_ram_bytes,
         "kept_asleep": {str(gpu): bytes_ for gpu, bytes_ in state.kept_asleep.items()},
         "status": str(state.status),
         "since": state.since,

@@ -18,6 +18,7 @@ from berth.control.logs.start_memory import StartMemory, after_line, measurement
 from berth.control.probes import Prober
 from berth.control.sleep import SleepMode
 from berth.plan import Keys, Plan, Replica
+from berth.records.starts import How
 from berth.units import MIB
 from etc.tools.gpu_check.parts import Bench, Json
 
@@ -85,10 +86,14 @@ async def _life(
         if replica.sleep is None:
             return {**found, "sleep": "it has no sleep mode"}
         mode = SleepMode(prober, Canary(prober, CANARY_S), lambda one: bench.gpus.used(one.gpus), Timing())
-        began = time.monotonic()
-        error = await mode.put_to_sleep(replica, replica.sleep)
-        found |= {"sleep": error or "ok", "sleep_s": round(time.monotonic() - began, 2)}
-        found["residue_mib"] = (bench.used() - before) // MIB
-        began = time.monotonic()
-        error = await mode.wake(replica, replica.sleep)
-        return {**found, "wake": error or "ok", "wake_s": round(time.monotonic() - began, 2)}
+        for how, suffix in ((How.WAKE_1, ""), (How.WAKE_2, "_light")):
+            if how is How.WAKE_2 and not replica.sleep.light:
+                continue
+            began = time.monotonic()
+            error = await mode.put_to_sleep(replica, replica.sleep, how)
+            found |= {f"sleep{suffix}": error or "ok", f"sleep{suffix}_s": round(time.monotonic() - began, 2)}
+            found[f"residue{suffix}_mib"] = (bench.used() - before) // MIB
+            began = time.monotonic()
+            error = await mode.wake(replica, replica.sleep, how)
+            found |= {f"wake{suffix}": error or "ok", f"wake{suffix}_s": round(time.monotonic() - began, 2)}
+        return found

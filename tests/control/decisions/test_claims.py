@@ -9,7 +9,7 @@ import pytest
 from berth.control.decisions import claims, eviction
 from berth.control.decisions.eviction import Demand, Eviction, Moment
 from berth.control.decisions.memory import EXCESS_BYTES
-from berth.control.decisions.records import Goal, GpuMemory, Observation, Record
+from berth.control.decisions.records import Goal, GpuMemory, Observation, Ram, Record
 from berth.ipc.operations import Action, Operation
 from berth.plan import EngineName, Launch, Load, MemoryEstimate, ModelRoute, Restarts, Sleep, SleepCall, Task
 from berth.room import ASLEEP_BYTES
@@ -99,7 +99,7 @@ def observed(
         operations=operations,
         room={0: 900},
         gpu_bytes={0: TOTAL},
-        ram_bytes=int(ram_gib * GIB),
+        ram=Ram(available_bytes=int(ram_gib * GIB), read_at=NOW),
     )
     used = sum(one.holds_gib for one in models) + foreign_gib
     return replace(observation, free_room=claims.physical_room(observation, {0: int(used * GIB)}))

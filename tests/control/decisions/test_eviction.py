@@ -166,9 +166,13 @@ class Box:
             self._apply(transition.name, lifecycle.apply(self.records[transition.name], transition, self.now))
         self._requests()
         demands = {name: Demand(waiting=len(self.waiting(name)), last_used_at=self.used[name]) for name in self.sizes}
-        for decision, model, other in residency.decide(
-            self.observation(), demands, self.pins, Moment(now=self.now, wall=self.now)
-        ):
+        for found in residency.decide(self.observation(), demands, self.pins, Moment(now=self.now, wall=self.now)):
+            decision, model, other, _ = found
+            if decision is residency.Decision.RELEASE_RAM:
+                assert model not in self.pins
+                assert not other or list(Importance).index(self.priority(model)) >= list(Importance).index(
+                    self.priority(other)
+                ), "a sleeper of higher priority gives its RAM up"
             if decision in (residency.Decision.EVICT, residency.Decision.EVICT_TO_SLEEP):
                 assert model not in self.pins
                 waited = [self.now - one.created_at for one in self.operations.running if one.model == other]
@@ -177,7 +181,7 @@ class Box:
                 is_late = max(waited) >= self.max_wait_s and not protected
                 assert not self.running(model) or outranked or is_late, "a busy model leaves too early"
                 self.swaps.append((self.now, model))
-            self.operations.decided(decision, model, other, self.observation(), self.now)
+            self.operations.decided(found, self.observation(), self.now)
         self.operations.settle(self.observation(), (), self.now)
         self._check()
 

@@ -49,9 +49,9 @@ class OnRequest(World):
         demand = Demand(waiting=self.waiting, last_used_at=self.last_used_at)
         moment = Moment(now=self.now, wall=self.now)
         pins = self.operations.kept.pins
-        for decision, model, other in decide(self.observation(), {"chat": demand}, pins, moment):
-            self.loads += decision is Decision.LOAD
-            self.operations.decided(decision, model, other, self.observation(), self.now)
+        for found in decide(self.observation(), {"chat": demand}, pins, moment):
+            self.loads += found.decision is Decision.LOAD
+            self.operations.decided(found, self.observation(), self.now)
 
 
 @pytest.mark.parametrize("standby", Standby)

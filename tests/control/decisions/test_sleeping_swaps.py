@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from berth.control.decisions import claims, eviction, lifecycle
+from berth.control.decisions import claims, eviction, lifecycle, sleepers
 from berth.control.decisions.memory import EXCESS_BYTES
-from berth.control.decisions.records import LIVE, Observation, Record
+from berth.control.decisions.records import LIVE, Observation, Ram, Record
 from berth.control.supervisord_client import Process, ProcessState
 from berth.ipc.operations import Action, Change
-from berth.plan import EngineName, Sleep
+from berth.plan import EngineName, MemoryEstimate, Sleep, SleepCall
+from berth.records.starts import How
 from berth.state import ReplicaStatus
 from tests.control.decisions.test_eviction import TURN_S, Box
 
@@ -20,6 +21,9 @@ TOTAL_GIB = 100
 KEPT_GIB = 2
 CALL_S = 1.0
 SLEEP = Sleep(sleep_path="/sleep", wake_path="/wake", sleep_timeout_s=20, wake_timeout_s=20)
+LIGHT = replace(SLEEP, light=(SleepCall(path="/sleep?level=2"),), reload=(SleepCall(path="/reload"),))
+READ_S = 2.0  # between two readings of RAM
+RAM_RELEASE_S = 1.0  # after the end of an engine
 
 
 @dataclass
@@ -37,12 +41,33 @@ class GpuBox(Box):
     in_vain: list[str] = field(default_factory=list)  # models whose memory was not free once others had left for them
     foreign_since: float = 0.0
     seen_since: float | None = 0.0  # when control first read what others hold now; None: it has not
+    ram_gib: float = 1e6  # of the host
+    ram_of_others_gib: float = 0.0
+    weights_gib: float = 10.0  # of each model
+    light: bool = False  # engines can sleep without their weights
+    start_times: dict[str, dict[How, float]] = field(default_factory=dict)
+    reading: Ram = field(default_factory=Ram)
+    most_ram_gib: float = 0.0  # that sleepers held at once
+    late_release: dict[str, float] = field(default_factory=dict)  # when the RAM of a sleeper is free
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.records = {
             name: replace(
-                one, replica=replace(one.replica, engine=EngineName.VLLM, sleep=SLEEP, memory_fraction=size / 1000)
+                one,
+                replica=replace(
+                    one.replica,
+                    engine=EngineName.VLLM,
+                    sleep=LIGHT if self.light else SLEEP,
+                    memory_fraction=size / 1000,
+                    memory=MemoryEstimate(
+                        weights_bytes=int(self.weights_gib * GIB),
+                        kv_bytes_per_token=1,
+                        kv_bytes=1,
+                        overhead_bytes=1,
+                        largest_context=8,
+                    ),
+                ),
             )
             for (name, one), size in zip(self.records.items(), self.sizes.values(), strict=True)
         }
@@ -63,7 +88,11 @@ class GpuBox(Box):
 
     def observation(self) -> Observation:
         observation = replace(
-            super().observation(), gpu_bytes={0: TOTAL_GIB * GIB}, free_room=self.free_room, ram_bytes=10**15
+            super().observation(),
+            gpu_bytes={0: TOTAL_GIB * GIB},
+            free_room=self.free_room,
+            ram=self.reading,
+            start_times=self.start_times,
         )
         leased = [] if not self.records else list(lifecycle.leased(observation, self.now))
         unproven = {one.name for one in leased if self.needs_gib(one.name) > self.free_gib + 1e-6}
@@ -78,7 +107,28 @@ class GpuBox(Box):
         share = self.sizes[name] / 10
         return share - self.holds_gib(name)
 
+    def ram_held_gib(self) -> float:
+        """By the weights of sleepers, and for some time after them."""
+        for name, one in self.records.items():
+            if name in self.with_weights() and one.status is not S.FALLING_ASLEEP:
+                self.late_release[name] = self.now + RAM_RELEASE_S
+        kept = {*self.with_weights(), *(name for name, until in self.late_release.items() if self.now < until)}
+        return sum(sleepers.weights_in_ram(self.records[name]) for name in kept) / GIB
+
+    def with_weights(self) -> set[str]:
+        return {
+            name
+            for name, one in self.records.items()
+            if one.wakes is How.WAKE_1 and one.status in (S.FALLING_ASLEEP, S.ASLEEP, S.WAKING, S.STOPPING)
+        }
+
     def turn(self) -> None:
+        held = self.ram_held_gib()
+        self.most_ram_gib = max(self.most_ram_gib, held)
+        assert held <= self.ram_gib, "more RAM than there is"
+        if self.reading.read_at is None or self.now - self.reading.read_at >= READ_S:
+            free = int((self.ram_gib - self.ram_of_others_gib - held) * GIB)
+            self.reading = Ram(available_bytes=free, limit_bytes=int(self.ram_gib * GIB), read_at=self.now)
         used = {0: int((TOTAL_GIB - self.free_gib) * GIB)}
         found = claims.physical_room(self.observation(), used)
         self.free_room |= found

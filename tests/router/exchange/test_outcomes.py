@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -287,6 +288,34 @@ def test_error_of_a_model_that_is_loaded_on_request(
     error = routing.not_ready(route, REPLICAS, {"chat-a": near}, now=11)
     assert (error.code, error.retry_after_s) == (code, retry_after_s)
     assert error.message == f"Model 'chat' {words}"
+
+
+@pytest.mark.parametrize(
+    ("near", "details"),
+    [
+        (
+            state(ReplicaStatus.UNLOADED, requested="unloaded", no_room="GPU 0", holders=("a", "b"), obstructed=True),
+            {"code": "no_room", "status": "unloaded", "holders": ("a", "b")},
+        ),
+        (
+            state(STARTING, requested="loaded", expected_s=40, progress=Progress(phase="weights", percent=43)),
+            {"code": "model_loading", "status": "starting", "phase": "weights", "percent": 43, "eta_s": 30},
+        ),
+        (state(FAILED), {"code": "model_failed", "status": "failed"}),
+        (state(ReplicaStatus.WAITING, memory_not_free="GPU 0: x"), {"code": "memory_not_free", "status": "waiting"}),
+        (
+            state(ReplicaStatus.ASLEEP, requested="asleep", expected_s=3),
+            {"code": "model_loading", "status": "asleep", "eta_s": 3},
+        ),
+        (state(ReplicaStatus.STARTING, leased=True), {"code": "model_leased", "status": "starting"}),
+    ],
+)
+def test_details_of_models_that_do_not_serve_are_for_programs(near: ReplicaState, details: dict[str, Any]) -> None:
+    route = replace(ROUTE, load=Load.ON_REQUEST, replicas=("chat-a",))
+    error = routing.not_ready(route, REPLICAS, {"chat-a": near}, now=11)
+    assert error.extension == {"berth": {**details, "model": "chat"}}
+    full = routing.loading_queue_full("chat", 256, error).extension["berth"]
+    assert full == {**details, "model": "chat", "code": "queue_full", "queued": 256}
 
 
 def test_broken_stream_error_names_replica_and_reason() -> None:

@@ -118,7 +118,9 @@ async def test_response_says_how_long_its_model_took(run_dir: str) -> None:
             await asyncio.sleep(0.01)
             control.shows(S.READY)
             answer = await request  # nothing listens there
-            assert ("x-berth-load-ms" in answer.headers) is (status is S.STARTING)
+            shown = [answer.headers.get(f"x-berth-{name}") for name in ("load-ms", "queue-ms", "loaded")]
+            assert [one is not None for one in shown] == [status is S.STARTING] * 3
+            assert shown[2] in (None, "m")
         assert answer.status == 503
         while len(control.kept) < 2:  # noqa: ASYNC110 - it is passed on after the response
             await asyncio.sleep(0.01)

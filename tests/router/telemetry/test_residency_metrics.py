@@ -12,8 +12,10 @@ from tests.fakes.router import replica_state
 def test_shows_changes_by_cause_and_the_phases_of_a_start() -> None:
     plan = make_plan("/run", make_replica("chat-a", launch=Launch(argv=("x",))))
     swap = ModelChanges(model="chat", change=ChangeKind.UNLOAD, why=Cause.SWAP, count=3, seconds=4.5)
-    ready = replace(replica_state("chat-a", ReplicaStatus.READY), start_phases={"load": 2.5, "graphs": 1.0})
-    state = State(sequence=1, published_at=0, control_pid=1, replicas=(ready,), changes=(swap,))
+    ready = replace(
+        replica_state("chat-a", ReplicaStatus.READY), start_phases={"load": 2.5, "graphs": 1.0}, sleep_ram_bytes=4
+    )
+    state = State(sequence=1, published_at=0, control_pid=1, replicas=(ready,), changes=(swap,), sleep_budget_bytes=9)
     canary = Canary(model="chat", replica="chat-a", share=0.25, salt="1")
     state = replace(state, canaries=(canary,))
 
@@ -28,6 +30,8 @@ def test_shows_changes_by_cause_and_the_phases_of_a_start() -> None:
         ("berth_model_change_seconds_total", "chat", "unload", "swap"): 4.5,
         ("berth_canary_ratio", "chat", "chat-a"): 0.25,
         ("berth_memory_not_free", "chat-a", "chat"): 0,
+        ("berth_sleep_ram_bytes", "held"): 4,
+        ("berth_sleep_ram_bytes", "budget"): 9,
         ("berth_replica_start_seconds", "chat-a", "chat", "load"): 2.5,
         ("berth_replica_start_seconds", "chat-a", "chat", "graphs"): 1,
     }
