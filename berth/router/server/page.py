@@ -5,6 +5,7 @@ the same clients as there. It takes nothing from elsewhere, and a browser lets i
 inline script and no frame.
 """
 
+import asyncio
 import gzip
 import hashlib
 import time
@@ -22,7 +23,7 @@ from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import Headers, Reply, json_reply, write
 from berth.router.exchange.sessions import Session, require_own_page
 from berth.router.server.inference import check_json_type
-from berth.router.server.page_script import compact, joined
+from berth.router.server.page_script import joined, tight_style
 from berth.router.worker import Worker
 
 FOLDER: Final = Path(__file__).parents[2] / "page"
@@ -68,9 +69,7 @@ class File:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._tag:
-            self._plain = content_of(self._path)
-            self._packed = gzip.compress(self._plain, mtime=0)
-            self._tag = b'W/"%s"' % hashlib.sha256(self._plain).hexdigest()[:20].encode()
+            await asyncio.to_thread(self._read)  # tens of milliseconds
         requested = dict(scope["headers"])
         headers = [*HEADERS, (b"etag", self._tag)]
         if self._tag in requested.get(b"if-none-match", b""):
@@ -84,14 +83,19 @@ class File:
         reply = Reply(body=body, content_type=self._type)
         await write(send, reply, headers, head_only=scope["method"] == "HEAD")
 
+    def _read(self) -> None:
+        self._plain = content_of(self._path)
+        self._packed = gzip.compress(self._plain, mtime=0)
+        self._tag = b'W/"%s"' % hashlib.sha256(self._plain).hexdigest()[:20].encode()
+
 
 def content_of(path: Path) -> bytes:
-    """As it is served: scripts joined into one, and without comments."""
+    """As it is served: scripts joined into one, and without what only people need."""
     match path.suffix:
         case ".js":
             return joined(path).encode()
         case ".css":
-            return compact(path.read_text(encoding="utf-8")).encode()
+            return tight_style(path.read_text(encoding="utf-8")).encode()
         case _:
             return path.read_bytes()
 
