@@ -212,6 +212,8 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("GET", "/admin/operations"): None,
     ("GET", "/admin/usage"): None,
     ("GET", "/admin/keys"): None,
+    ("GET", "/admin/revisions"): None,
+    ("GET", "/admin/benches"): None,
     ("POST", "/admin/operations"): {"action": "restart", "model": "chat"},
     ("DELETE", "/admin/operations/1"): None,
     ("POST", "/v1/chat/completions"): {},  # without a model: 400 or 404 for who may ask
