@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import orjson
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -31,7 +32,6 @@ FILES: Final = {
     "/ui": "index.html",
     "/ui/app.js": "app.js",
     "/ui/app.css": "app.css",
-    "/ui/icon.svg": "icon.svg",
     "/ui/connect.json": "connect.json",
 }
 TYPES: Final = {
@@ -39,7 +39,6 @@ TYPES: Final = {
     ".js": b"text/javascript; charset=utf-8",
     ".css": b"text/css; charset=utf-8",
     ".json": b"application/json",
-    ".svg": b"image/svg+xml",
 }
 POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -96,6 +95,8 @@ def content_of(path: Path) -> bytes:
             return joined(path).encode()
         case ".css":
             return tight_style(path.read_text(encoding="utf-8")).encode()
+        case ".json":
+            return orjson.dumps(orjson.loads(path.read_bytes()))
         case _:
             return path.read_bytes()
 

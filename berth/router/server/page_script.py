@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from berth.router.server.page_names import with_short_names
+
 _IMPORT: Final = re.compile(r"^import \{[^}]*\} from '([^']+)';\n", re.MULTILINE)
 _EXPORT: Final = re.compile(r"^export (?=const|function|async function)", re.MULTILINE)
 _LIST: Final = re.compile(r"^export \{[^}]*\};\n", re.MULTILINE)
@@ -20,7 +22,7 @@ _TOKEN: Final = re.compile(
     r"""(?P<comment>//[^\n]*|/\*.*?\*/)|(?P<space>\s+)|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\w$]+|.""", re.DOTALL
 )
 _TEMPLATE: Final = re.compile(r"[`}](?:\\.|\$(?!\{)|[^`\\$])*(?:`|\$\{)", re.DOTALL)  # up to the next code in it
-_PATTERN: Final = re.compile(r"/(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\n[])+/")
+_PATTERN: Final = re.compile(r"/(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\n[])+/[a-z]*")
 _ENDS: Final = re.compile(r"\s*([{};,])\s*|(?<=:) ")
 _BEFORE_PATTERN: Final = frozenset("(,=:[!&|?{};>\n")  # after anything else a slash divides
 _OPEN, _CLOSED = frozenset("{([,;=?:&|>"), frozenset("})].?:&|,;")  # no statement ends after those, or before these
@@ -30,7 +32,8 @@ def joined(entry: Path) -> str:
     """The module `entry` after all that it imports."""
     scripts: dict[Path, str] = {}
     add(entry, scripts)
-    return tight(f"(()=>{{\n{''.join(scripts.values())}}})();\n")
+    script = tight("".join(scripts.values()))
+    return f"(()=>{{{''.join(with_short_names([text for text, _kind in tokens(script)]))}}})();\n"
 
 
 def add(path: Path, scripts: dict[Path, str]) -> None:

@@ -121,7 +121,7 @@ def test_the_files_take_nothing_from_elsewhere() -> None:
         text = path.read_text()
         loads = re.findall(r"""(?:src|href)="([^"{$]+)"|(?:from|import)\s*\(?'([^']+)'|\burl\(([^)]+)\)""", text)
         for target in (next(filter(None, found)) for found in loads):
-            assert target.startswith(("/ui/", "./", "../", "#")), (path.name, target)
+            assert target.startswith(("/ui/", "./", "../", "#", "data:")), (path.name, target)
             if target.startswith("."):
                 assert (path.parent / target).resolve() in SOURCES, (path.name, target)
         if path.suffix == ".html":

@@ -23,9 +23,10 @@ def test_a_module_comes_once_and_after_what_it_imports(tmp_path: Path) -> None:
     view += "export function C() {}\n"
     (tmp_path / "views/b.js").write_text(view)
     assert joined(tmp_path / "app.js").splitlines() == [
-        "(()=>{const b=1;const a=()=>b;async function*B(){yield a;}",
-        "function C(){}",
-        "a(B);})();",
+        "(()=>{let _=1;let $=()=>_;async function*ee(){yield $;}",
+        "function et(){}",
+        "$(ee);",
+        "})();",
     ]
 
 
