@@ -20,7 +20,7 @@ export function Changes() {
   return html`<h2>Migrations</h2><${Problem} text=${error || noRevisions} />
     ${moving.map((one) => html`<${Moving} key=${one.id} one=${one} gates=${found.gates?.[one.id] ?? []} load=${load} />`)}
     ${!moving.length && html`<p class="muted">None is running.</p>`}
-    ${Object.entries(revisions?.models ?? {}).map(([model, rows]) => rows.length > 0 && html`<${Revisions} key=${model} model=${model} rows=${rows} />`)}
+    <h2>Revisions</h2><${Revisions} models=${Object.entries(revisions?.models ?? {})} />
     <h2>Operations</h2>
     ${operations.length > 0 ? html`<${Rows} label="Operations" head=${['When', 'What', 'Who', 'Result']} rows=${operations.slice(0, SHOWN_OPERATIONS).map((one) => [html`<${Age} at=${one.created_at} />`,
       `${TITLES[one.action]} ${one.migration ? `${one.migration.stable} → ${one.migration.candidate}` : one.model}`, one.by,
@@ -49,11 +49,11 @@ function Moving({ one, gates, load }) {
     ${asked && html`<${Ask} title=${`${MOVES[asked][0]} the migration of ${one.model}`} label=${MOVES[asked][0]} act=${() => move(asked)} onClose=${() => setAsked('')}><p>${MOVES[asked][1]}</p></${Ask}>`}</section>`;
 }
 
-function Revisions({ model, rows }) {
-  const [asked, setAsked] = useState(0);
-  return html`<h3>Revisions of ${model}</h3>
-    <${Rows} label=${`Revisions of ${model}`} head=${['Revision', 'When', 'By', 'Engines', 'State', 'Actions']} rows=${rows.map((one) => [one.number, html`<${Age} at=${one.at} />`, one.by, one.engines || 'chosen by Berth',
-      html`${one.serves ? html`<span class="good">● serves</span>` : one.state} <span class="muted">${one.reason}</span>`,
-      !one.serves && one.state === 'promoted' && html`<button type="button" class="small" aria-label=${`Roll ${model} back to ${one.number}`} onClick=${() => setAsked(one.number)}>Roll back</button>`])} />
-    ${asked > 0 && html`<${Confirm} action="migrate" target=${model} revision=${asked} onClose=${() => setAsked(0)} />`}`;
+function Revisions({ models }) {
+  const [asked, setAsked] = useState(null);
+  const row = (model, one) => [`${model} ${one.number}`, html`<${Age} at=${one.at} />`, one.by, one.engines || 'chosen by Berth',
+    html`${one.serves ? html`<span class="good">● serves</span>` : one.state} <span class="muted">${one.reason}</span>`,
+    !one.serves && one.state === 'promoted' && html`<button type="button" class="small" aria-label=${`Roll ${model} back to ${one.number}`} onClick=${() => setAsked([model, one.number])}>Roll back</button>`];
+  return html`<${Rows} label="Revisions" head=${['Revision', 'When', 'By', 'Engines', 'State', 'Actions']} rows=${models.flatMap(([model, kept]) => kept.map((one) => row(model, one)))} />
+    ${asked && html`<${Confirm} action="migrate" target=${asked[0]} revision=${asked[1]} onClose=${() => setAsked(null)} />`}`;
 }
