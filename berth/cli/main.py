@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write an archive for support: what runs and why, logs, no secrets")
     text = "the file (default: standard output, or a file in this folder where that is a terminal)"
     report.add_argument("-o", "--output", default="", metavar="FILE", help=text)
+    report.add_argument("--run-dir", default="", metavar="DIR", help="of the Berth that asks (for its own programs)")
     commands.add_parser("fetch", help="download the models of BERTH_MODELS in advance", parents=[models])
     commands.add_parser("export", help="write models and compile caches as tar to stdout", parents=[models])
     commands.add_parser("import", help="read the output of `berth export` from stdin")

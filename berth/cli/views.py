@@ -91,7 +91,7 @@ def report(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """What a person needs who is asked for help."""
     from berth.report.archive import report as write
 
-    return write(environ, options.output or ("" if sys.stdout.isatty() else "-"))
+    return write(environ, options.output or ("" if sys.stdout.isatty() else "-"), options.run_dir)
 
 
 def capture(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -11,7 +11,7 @@ from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
 from berth.control.boxes.link import Boxes
-from berth.control.decisions import eviction, lifecycle, migrations, residency, sleepers
+from berth.control.decisions import eviction, gates, lifecycle, migrations, residency, sleepers
 from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
@@ -297,7 +297,8 @@ class Controller:
             denial = denials.unknown_operation(request.operation)
             return operations.reply(found, observation) if found else Reply(denial=denial)
         else:
-            return Reply(operations=operations.kept.operations, pins=operations.kept.pins)
+            moving = {one.id: gates.of_migration(one.migration) for one in operations.running if one.migration}
+            return Reply(operations=operations.kept.operations, pins=operations.kept.pins, gates=moving)
         self._runtime.changed.set()
         self._audit.answered(request, reply)
         return reply

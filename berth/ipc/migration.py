@@ -84,6 +84,15 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What a candidate has to pass, and whether it has so far."""
+
+    name: str
+    passed: bool
+    numbers: str  # for people
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
     options: Options
     how: How

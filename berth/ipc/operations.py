@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from berth.ipc.capture import Captured, CaptureRequest
-from berth.ipc.migration import Migration, Move, Options
+from berth.ipc.migration import Gate, Migration, Move, Options
 from berth.plan import Adapter
 
 HISTORY: Final = 50
@@ -211,6 +211,7 @@ class Reply:
     steps: tuple[Step, ...] = ()  # of it, while it is not over
     operations: tuple[Operation, ...] = ()  # all, the newest last
     pins: Mapping[str, Pin] = field(default_factory=dict)  # by model
+    gates: Mapping[str, tuple[Gate, ...]] = field(default_factory=dict)  # of the migrations among them that run, by id
     events: tuple[Event, ...] = ()
     adapters: tuple[AdapterStatus, ...] = ()  # of the model of an `adapter` request
     captured: Captured | None = None  # of a `capture` request

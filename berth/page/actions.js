@@ -1,13 +1,13 @@
 // Changes: what a model or replica allows in its state, a dialog that says what would happen, and the operation.
 
-import { Dialog, html, useEffect, useState, word } from './parts.js';
+import { Ask, Choice, Field, Problem, html, useEffect, useState, word } from './parts.js';
 import { ask, changed, mayChange, poll, say, store } from './store.js';
 import { plural } from './format.js';
 
 const RUNNING = new Set(['ready', 'starting', 'waking', 'unhealthy', 'backoff', 'draining', 'waiting']);
-const TITLES = {
+export const TITLES = {
   load: 'Load', unload: 'Unload', sleep: 'Sleep', wake: 'Wake', restart: 'Restart', pin: 'Pin', unpin: 'Unpin', scale: 'Scale',
-  reload: 'Reload the router',
+  migrate: 'Migrate', lease: 'Benchmark', reload: 'Reload the router',
 };
 const LOSES = new Set(['unload', 'sleep', 'restart']); // requests that run must finish first
 
@@ -25,51 +25,56 @@ export function actionsOf(model) {
   if ((loaded || any('asleep')) && !model.pin) actions.push('unload');
   if (loaded) actions.push('restart');
   if (model.standby === 'hot' && own.length > 1) actions.push('scale');
+  if (model.standby === 'cold' && model.replicas.length > 1 && own.length > 1) actions.push('migrate');
   actions.push(model.pin ? 'unpin' : 'pin');
   return actions;
 }
 
 export const replicaActions = (replica) => (!replica.attached && RUNNING.has(replica.status) ? ['restart'] : []);
 
-export function Buttons({ actions, target, running = 0, most = 1 }) {
+export function Buttons({ actions, ...fields }) {
   const [open, setOpen] = useState('');
   if (!mayChange() || !actions.length) return null;
   return html`<span class="buttons">${actions.map((action) => html`<button type="button" class="small" key=${action}
-    aria-label=${`${TITLES[action]} ${target}`} onClick=${() => setOpen(action)}>${TITLES[action]}</button>`)}
-    ${open && html`<${Confirm} action=${open} target=${target} running=${running} most=${most} onClose=${() => setOpen('')} />`}</span>`;
+    aria-label=${`${TITLES[action]} ${fields.target}`} onClick=${() => setOpen(action)}>${TITLES[action]}</button>`)}
+    ${open && { tag: Confirm, props: { ...fields, action: open, onClose: () => setOpen('') } }}</span>`;
 }
 
-const change = (action, target, fields = {}) => ({ action, ...(target ? { model: target } : {}), ...fields });
+const STEPS = { steps: '1,5,25,100', step_s: 300, step_requests: 100 };
+const BACK = { steps: '100', step_s: 0, step_requests: 0 }; // to a revision that has served
 
-function Confirm({ action, target, running, most, onClose }) {
+const change = (action, model, fields) => ask('/admin/operations', { method: 'POST', body: { action, model, ...fields } });
+
+// `others`: the replicas that a migration may lead to; `revision`: the one that it leads back to.
+export function Confirm({ action, target, running = 0, most = 1, others = [], revision, onClose }) {
   const [plan, setPlan] = useState(null);
   const [error, setError] = useState('');
-  const [count, setCount] = useState(most);
-  const fields = action === 'scale' ? { count } : {};
+  const [given, setGiven] = useState({ count: most, drain_s: 300, to: others[0], ...(revision ? BACK : STEPS) });
+  const set = (name) => (value) => setGiven({ ...given, [name]: value });
+  const number = (name, label) => html`<${Field} label=${label} value=${given[name]} onInput=${set(name)} />`;
+  const loses = LOSES.has(action);
+  const { steps, to, step_s, step_requests } = given;
+  const migrate = { to: revision ? '' : to, revision, steps: String(steps).split(',').map(Number), step_s: Number(step_s), step_requests: Number(step_requests) };
+  const fields = { ...(action === 'scale' && { count: Number(given.count) }), ...(loses && { drain_s: Number(given.drain_s) }), ...(action === 'migrate' && { migrate }) };
   useEffect(() => {
     setError('');
-    ask('/admin/operations', { method: 'POST', body: change(action, target, { ...fields, dry_run: true }) }).then(setPlan, (failure) => { setPlan(null); setError(failure.message); });
-  }, [count]);
-  const confirm = async () => {
-    try {
-      const reply = await ask('/admin/operations', { method: 'POST', body: change(action, target, fields) });
-      onClose();
-      track(reply.operation);
-    } catch (failure) {
-      setError(failure.message);
-    }
-  };
-  const steps = plan?.steps ?? [];
-  return html`<${Dialog} title=${`${TITLES[action]} ${target}`} onClose=${onClose}>
-    ${action === 'scale' && html`<label>Replicas to be loaded <input type="number" min="1" max=${most} value=${count} onInput=${(event) => setCount(Number(event.target.value))} /></label>`}
-    ${error && html`<p class="bad" role="alert">${error}</p>`}
-    ${!plan && !error && html`<p>Asking what would happen …</p>`}
+    change(action, target, { ...fields, dry_run: true }).then(setPlan, (failure) => { setPlan(null); setError(failure.message); });
+  }, [JSON.stringify(fields)]);
+  const act = () => change(action, target, fields).then((reply) => void track(reply.operation));
+  const { migration } = plan?.operation ?? {};
+  return html`<${Ask} title=${`${TITLES[action]} ${target}${revision ? ` back to revision ${revision}` : ''}`} label=${TITLES[action]} ready=${plan} act=${act} onClose=${onClose}>
+    ${action === 'scale' && number('count', 'Replicas to be loaded')}
+    ${action === 'migrate' && html`<div class="row">
+      ${!revision && html`<${Choice} label="To" value=${to} options=${others.map((name) => [name, name])} onChange=${set('to')} />`}
+      <${Field} label="Percent of the conversations, by steps" type="text" value=${steps} onInput=${set('steps')} />
+      ${number('step_s', 'Seconds of a step')}${number('step_requests', 'Requests of a step')}</div>`}
+    <${Problem} text=${error} />
+    ${!plan && !error && html`<p>Asking …</p>`}
     ${plan && html`
-      ${steps.length > 0 && html`<ul>${steps.map((one) => html`<li><b>${one.replica}</b>: ${word(one.status)} → ${word(one.to)}${one.about_s ? `, about ${Math.ceil(one.about_s)} s` : ''}${one.why ? `: ${one.why}` : ''}</li>`)}</ul>`}
-      ${LOSES.has(action) && running > 0 && html`<p>${plural(running, 'running request')} may finish first, for up to 5 minutes.</p>`}
-      ${LOSES.has(action) && running === 0 && html`<p>No request is running.</p>`}`}
-    <div class="row"><button type="button" class="main" disabled=${!plan} onClick=${confirm}>${TITLES[action]}</button>
-      <button type="button" onClick=${onClose}>Cancel</button></div></${Dialog}>`;
+      ${migration && html`<p>Revision ${migration.revision}: ${migration.how === 'swap' ? `one after the other; requests wait for about ${Math.ceil(migration.hold_s)} s` : 'both run at the same time, which fits'}.</p>`}
+      ${plan.steps.length > 0 && html`<ul>${plan.steps.map((one) => html`<li><b>${one.replica}</b>: ${word(one.status)} → ${word(one.to)}${one.about_s ? `, about ${Math.ceil(one.about_s)} s` : ''}${one.why ? `: ${one.why}` : ''}</li>`)}</ul>`}
+      ${loses && html`<p>${running ? `${plural(running, 'running request')} may finish first.` : 'No request is running.'}</p>`}`}
+    ${loses && number('drain_s', 'Seconds until running requests are cut')}</${Ask}>`;
 }
 
 // Until the operation is over; the line at the bottom says how it goes.
@@ -79,7 +84,7 @@ async function track(operation) {
     store.operations = { ...store.operations, [operation.id]: operation };
     changed();
     poll();
-    if (operation.state !== 'running') return;
+    if (operation.state !== 'running' || operation.migration) return; // the view System shows the rest of a migration
     await new Promise((done) => setTimeout(done, 1000));
     const { id } = operation;
     operation = await ask(`/admin/operations/${id}`).then((reply) => reply.operation, () => operation);
@@ -90,5 +95,5 @@ export function Running() {
   const running = Object.values(store.operations ?? {}).filter((one) => one.state === 'running');
   if (!running.length) return null;
   return html`<ul class="plain">${running.map((one) => html`<li key=${one.id}>${TITLES[one.action]} <b>${one.model}</b>: running${one.reason ? ` – ${one.reason}` : ''}
-    <button type="button" class="small" onClick=${() => ask(`/admin/operations/${one.id}`, { method: 'DELETE' }).catch((error) => say(error.message))}>Cancel</button></li>`)}</ul>`;
+    ${one.migration ? html`<a class="button small" href="#/system">Details</a>` : mayChange() && html`<button type="button" class="small" onClick=${() => ask(`/admin/operations/${one.id}`, { method: 'DELETE' }).catch((error) => say(error.message))}>Cancel</button>`}</li>`)}</ul>`;
 }

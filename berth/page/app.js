@@ -93,7 +93,7 @@ function Login({ onDone }) {
       <input type="password" name="key" autocomplete="current-password" required value=${key} onInput=${(event) => setKey(event.target.value)} /></label>
     ${error && html`<p class="bad" role="alert">${error}</p>`}
     <button class="main" disabled=${busy}>Sign in</button>
-    <p class="muted">The key is exchanged for a cookie that lasts 12 hours, or until Berth restarts. It is not kept in the browser.</p></form>`;
+    <p class="muted">The key is exchanged for a cookie of 12 hours, and not kept in the browser.</p></form>`;
 }
 
 const Help = () => html`<table><tbody>

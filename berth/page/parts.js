@@ -2,7 +2,7 @@
 
 import { html, redraw, useEffect, useRef, useState } from './dom.js';
 import { ago, date, number } from './format.js';
-import { say } from './store.js';
+import { ask, say, store } from './store.js';
 
 export { html, redraw, useEffect, useRef, useState };
 
@@ -48,6 +48,16 @@ export const Spark = ({ values, label }) => {
 export const Table = ({ label, head, children, name = '' }) => html`<div class="scroll" role="region" tabindex="0" aria-label=${label}>
   <table class=${name} role="table"><thead role="rowgroup"><tr role="row">${head.map((one) => html`<th scope="col" role="columnheader">${one}</th>`)}</tr></thead>${children}</table></div>`;
 
+// Rows of cells, the first of which names its row. `keys`: of rows that keep a state and change places.
+const Cells = ({ rows, keys = [] }) => html`<tbody>${rows.map(([name, ...cells], at) => html`<tr key=${keys[at]}><th scope="row">${name}</th>${cells.map((one) => html`<td>${one}</td>`)}</tr>`)}</tbody>`;
+
+export const Rows = ({ label, head, rows, keys }) => html`<${Table} label=${label} head=${head}><${Cells} rows=${rows} keys=${keys} /></${Table}>`;
+
+export const Facts = ({ rows }) => html`<table class="facts"><${Cells} rows=${rows} /></table>`;
+
+// A view before it has what it shows.
+export const Waiting = ({ title, error }) => html`<h1>${title}</h1><p>${error || store.error || 'Waiting for data …'}</p>`;
+
 // navigator.clipboard does not exist over plain HTTP.
 export function copy(text) {
   const area = document.createElement('textarea');
@@ -84,6 +94,41 @@ export function Dialog({ title, onClose, children }) {
   return html`<dialog ref=${own} aria-label=${title} onClose=${onClose} onCancel=${onClose}
     onClick=${(event) => event.target === own.current && onClose()}><div><h2>${title}</h2>${children}</div></dialog>`;
 }
+
+// An error, for who looks and who listens.
+export const Problem = ({ text }) => text && html`<p class="bad" role="alert">${text}</p>`;
+
+// What is asked before something changes: it closes when `act` has succeeded, and shows why it has not.
+export function Ask({ title, label = title, ready = true, act, onClose, children }) {
+  const [error, setError] = useState('');
+  const confirm = () => act().then(onClose, (failure) => setError(failure.message));
+  return html`<${Dialog} title=${title} onClose=${onClose}>${children}<${Problem} text=${error} />
+    <div class="row"><button type="button" class="main" disabled=${!ready} onClick=${confirm}>${label}</button>
+      <button type="button" onClick=${onClose}>Cancel</button></div></${Dialog}>`;
+}
+
+// The document at a path, why there is none, and a function that asks again; also by itself, where there is a period.
+export function useAsked(path, period) {
+  const [[found, error], setFound] = useState([null, '']);
+  const load = () => path && ask(path).then((reply) => setFound([reply, '']), (failure) => setFound(([before]) => [before, failure.message]));
+  useEffect(() => {
+    load();
+    const timer = period && setInterval(() => document.hidden || load(), period);
+    return () => clearInterval(timer);
+  }, [path]);
+  return [found, error, load];
+}
+
+export function download(name, content, type) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([content], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href));
+}
+
+export const Field = ({ label, value, type = 'number', onInput }) => html`<label>${label}
+  <input type=${type} min="0" value=${value} onInput=${(event) => onInput(event.target.value)} /></label>`;
 
 export const Choice = ({ label, value, options, onChange }) => html`<label>${label}
   <select value=${value} onChange=${(event) => onChange(event.target.value)}>

@@ -5,17 +5,20 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Final
 
+import psutil
+
 from berth import __version__
-from berth.boot.config import checkout
-from berth.boot.config.settings import resolve, run_dir
+from berth.boot.config import checkout, settings
+from berth.boot.config.settings import resolve
 from berth.errors import BerthError, ConfigError, ControlError, UnwritableError
-from berth.plan import Keys, RunPaths, read_keys
+from berth.plan import Keys, RunPaths, read_keys, read_plan
 from berth.redaction import Redactor
-from berth.report.parts import LOG_LINES, PARTS, Box, log_tail
+from berth.report.parts import LOG_LINES, OF_ENVIRONMENT, PARTS, Box, log_tail, planned
 from berth.report.secrets import redactor_of
 
 PART_CHARACTERS: Final = 4 << 20  # the end of a part counts: that is where logs and lists have the newest
@@ -31,12 +34,14 @@ The container's own log is not in it, because only the container's host has that
 """
 
 
-def report(environ: Mapping[str, str], output: str) -> int:
-    """Writes the archive into the file `output`; "-" is the standard output. Returns the exit code. UnwritableError for
-    a file that cannot be written.
+def report(environ: Mapping[str, str], output: str, run_dir: str = "") -> int:
+    """Writes the archive into the file `output`; "-" is the standard output. `run_dir`: a program of the appliance that
+    runs there asks, and has not its environment. Returns the exit code. UnwritableError for a file that cannot be
+    written.
     """
     name = time.strftime("berth-report-%Y%m%d-%H%M%S")
-    texts = collected(environ)
+    environ, whole = of_appliance(environ, run_dir) if run_dir else (environ, True)
+    texts = collected(environ, whole=whole)
     try:
         if output == "-":
             write(sys.stdout.buffer, name, texts)
@@ -50,12 +55,16 @@ def report(environ: Mapping[str, str], output: str) -> int:
     return 0
 
 
-def collected(environ: Mapping[str, str]) -> dict[str, str]:
-    """The texts of all parts that there are, by their names, without secrets."""
+def collected(environ: Mapping[str, str], *, whole: bool = True) -> dict[str, str]:
+    """The texts of all parts that there are, by their names, without secrets. `whole`: the environment has Berth's
+    variables.
+    """
     box = box_of(environ)
     redactor = redactor_of(environ, box.keys)
     logs = sorted(box.paths.logs.glob("*.log")) if box.paths.logs.is_dir() else []
     parts: dict[str, Callable[[], str]] = {name: partial(part, box) for name, part in PARTS.items()}
+    if not whole:
+        parts |= dict.fromkeys(OF_ENVIRONMENT, without_environment) | {"configuration.txt": partial(planned, box)}
     parts |= {f"logs/{path.name}": partial(log_tail, path) for path in logs}
     texts, missing = {}, []
     for name, part in parts.items():
@@ -72,10 +81,26 @@ def collected(environ: Mapping[str, str]) -> dict[str, str]:
     return {"README.txt": front(texts, missing, redactor), **texts}
 
 
+def of_appliance(environ: Mapping[str, str], run_dir: str, first_pid: int = 1) -> tuple[Mapping[str, str], bool]:
+    """The environment of the appliance that runs there, and whether it is the whole one: that of the container's first
+    process. Berth gives its programs, whose `environ` this is, no settings and no secrets.
+    """
+    with suppress(psutil.Error):
+        first = psutil.Process(first_pid).environ()
+        found = any(name.startswith("BERTH_") for name in first)
+        if found and settings.run_dir(first, defaults=checkout.defaults(first)) == run_dir:
+            return first, True
+    return {**environ, "BERTH_RUN_DIR": run_dir, "BERTH_DATA": read_plan(run_dir).paths.data_dir}, False
+
+
+def without_environment() -> str:
+    raise ControlError("it needs the environment that Berth was started with: use `berth report` in the container")
+
+
 def box_of(environ: Mapping[str, str]) -> Box:
     """Also of an appliance whose configuration is invalid, or which does not run."""
     defaults = checkout.defaults(environ)
-    folder = run_dir(environ, defaults=defaults)
+    folder = settings.run_dir(environ, defaults=defaults)
     try:
         values = resolve(environ, defaults=defaults)
         data_dir, home = values["BERTH_DATA"].text, values["BERTH_ENGINE_HOME"].text

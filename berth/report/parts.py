@@ -62,6 +62,11 @@ def environment(box: Box) -> str:
     return "\n".join([*lines, "", "Also set:", *sorted(box.environ.keys() - shown)])
 
 
+def planned(box: Box) -> str:
+    """The settings, as the plan has them: without the environment."""
+    return "\n".join(f"{one.name}={one.value}  ({one.origin})" for one in box.plan().configuration)
+
+
 def plan_now(box: Box) -> str:
     """What a start would do now: also where Berth does not run."""
     return plan_table(plan_from(box.environ))
@@ -126,6 +131,7 @@ def pretty(document: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
 
 
+OF_ENVIRONMENT: Final = ("environment.txt", "doctor.txt", "plan-now.txt")
 PARTS: Final[Mapping[str, Callable[[Box], str]]] = {
     "versions.json": lambda box: pretty(machine.versions(box.engine_home)),
     "environment.txt": environment,

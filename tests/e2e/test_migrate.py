@@ -16,7 +16,7 @@ import pytest
 
 from berth.errors import ControlError
 from berth.ipc.control_socket import ask
-from berth.ipc.migration import Migration, Phase
+from berth.ipc.migration import Gate, Migration, Phase
 from berth.ipc.operations import Operation, OperationState, Reply, Request
 from berth.plan import RevisionState
 from berth.records.revisions import read
@@ -24,6 +24,7 @@ from tests.e2e.appliance import Appliance, end, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 VLLM, SGLANG = "m-sim", "m-sim-2"
+GATES = ["failures", "empty answers", "slow answers", "formats", "lengths"]
 TEXT = {"max_tokens": 12, "temperature": 0}
 BRIEF = ("--step-time", "0", "--step-requests", "16", "--keep", "600")
 
@@ -108,6 +109,12 @@ def migration(berth: Appliance) -> Migration:
     return found
 
 
+def gates(berth: Appliance) -> tuple[Gate, ...]:
+    """Of the migration that is running, as control has them for all who ask."""
+    (found,) = asyncio.run(ask(berth.paths.control_socket, Request())).gates.values()
+    return found
+
+
 def statuses(berth: Appliance) -> tuple[str, ...]:
     found = berth.replicas()
     return tuple(str(found[name]["status"]) for name in (VLLM, SGLANG))
@@ -157,6 +164,7 @@ def test_a_bad_candidate_is_rolled_back_with_its_numbers(berth: Appliance) -> No
     with Clients(berth):
         assert run(berth, "migrate", "m", "--to", "sglang", "--steps", "50,100", "--step-time", "600")[0] == 0
         berth.wait(lambda: migration(berth).phase is Phase.CANARY)
+        berth.wait(lambda: [one.name for one in gates(berth)] == GATES)
         fault(berth, SGLANG, status=500)
         berth.wait(lambda: newest(berth).state is OperationState.FAILED, 120)
 

@@ -1,5 +1,7 @@
 """Engines ask for keys of their own, and no secret can be read where others look."""
 
+import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from berth.plan import Keys
 from berth.report.archive import collected
-from berth.report.parts import PARTS
+from berth.report.parts import OF_ENVIRONMENT, PARTS
 from tests.e2e.appliance import Appliance
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -102,4 +104,19 @@ def test_no_part_of_a_report_has_a_secret(berth: Appliance, secrets: list[str]) 
     assert set(PARTS) - set(texts) <= {"measured.json"}  # there is nothing in it yet
     assert "berth_requests_total" in texts["metrics.txt"]
     assert '"model": "a"' in texts["requests.jsonl"]
+    assert [(name, secret) for name, text in texts.items() for secret in secrets if secret in text] == []
+
+
+def test_a_report_over_the_network_has_what_runs_and_no_secret(berth: Appliance, secrets: list[str]) -> None:
+    answer = berth.http.get(
+        "/admin/report", headers={"authorization": f"Bearer {GIVEN['BERTH_ADMIN_KEY']}"}, timeout=90
+    )
+
+    with tarfile.open(fileobj=io.BytesIO(answer.raise_for_status().content)) as archive:
+        members = {one.name.partition("/")[2]: archive.extractfile(one) for one in archive}
+        texts = {name: file.read().decode() for name, file in members.items() if file}
+    missing = texts["README.txt"].partition("Missing, and why:")[2]
+    assert "environment.txt: it needs the environment that Berth was started with" in missing
+    assert "BERTH_ADMIN_KEY=***  (environment)" in texts["configuration.txt"]
+    assert set(PARTS) - set(texts) <= {"measured.json", *OF_ENVIRONMENT}
     assert [(name, secret) for name, text in texts.items() for secret in secrets if secret in text] == []

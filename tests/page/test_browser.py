@@ -1,6 +1,7 @@
 """The page as people use it: every view, in light and dark, narrow and wide, by admins and readers."""
 
 import re
+import tarfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,12 @@ from tests.page.scene import ADMIN_KEY, USER_KEY, VIEWS, Scene
 
 TABS = 12
 MOVES = "new MutationObserver(done).observe(document.body, {subtree: true, characterData: true})"
+
+
+def expected(complaints: list[str], status: str) -> None:
+    """Nothing else was complained about: browsers log each error of a request."""
+    assert [text for text in complaints if status not in text] == []
+    complaints.clear()
 
 
 def show(page: Page, view: str) -> None:
@@ -68,8 +75,7 @@ def test_a_wrong_key_is_rejected_and_a_reader_changes_nothing(
     assert page.get_by_role("button", name="Sleep coder").count() == 0
     page.get_by_role("button", name="Sign out").click()
     page.get_by_label("API key").wait_for()
-    assert [text for text in complaints if "401" not in text] == []
-    complaints.clear()
+    expected(complaints, "401")
 
 
 def test_a_model_is_put_to_sleep_and_woken(admin: Page) -> None:
@@ -224,8 +230,140 @@ def test_a_box_with_gpus_is_shown_without_live_events_too(context: Any, scene: S
     assert line.locator("code").inner_text() == "quoted"
     show(page, "requests")
     page.get_by_text("does not send any now").wait_for()
-    assert [text for text in complaints if "404" not in text] == []
-    complaints.clear()
+    expected(complaints, "404")
+
+
+def confirm(page: Page, name: str) -> None:
+    page.get_by_role("dialog").get_by_role("button", name=name, exact=True).click()
+    page.get_by_role("dialog").wait_for(state="detached")
+
+
+def test_a_migration_is_started_paused_and_promoted(admin: Page, complaints: list[str]) -> None:
+    admin.get_by_role("button", name="Migrate mover").click()
+    dialog = admin.get_by_role("dialog", name="Migrate mover")
+    dialog.get_by_text("both run at the same time, which fits").wait_for()
+    dialog.get_by_label("Percent of the conversations").fill("0,200")
+    dialog.get_by_role("alert").wait_for()
+    assert dialog.get_by_role("button", name="Migrate", exact=True).is_disabled()
+    dialog.get_by_label("Percent of the conversations").fill("50,100")
+    dialog.get_by_text("mover-sim-2: standby → ready").wait_for()
+    confirm(admin, "Migrate")
+
+    row(admin, "mover").get_by_text("mover-sim-2 gets 50 %").wait_for(timeout=60_000)
+    admin.get_by_role("link", name="Details").click()
+    pane = admin.get_by_role("region", name="Migration of mover")
+    pane.get_by_text("canary, step 1 of 2").wait_for()
+    assert pane.get_by_role("progressbar", name="Share of mover-sim-2").get_attribute("value") == "50"
+    pane.get_by_role("button", name="Pause").click()
+    pane.get_by_text("paused: by").wait_for()
+    pane.get_by_role("button", name="Resume").click()
+    pane.get_by_role("button", name="Pause").wait_for()
+    pane.get_by_role("button", name="Promote").click()
+    admin.get_by_role("dialog").get_by_text("The new one serves all").wait_for()
+    confirm(admin, "Promote")
+    pane.get_by_text("settling").wait_for(timeout=60_000)
+    revisions = admin.get_by_role("region", name="Revisions")
+    revisions.get_by_role("row").filter(has_text="serves").get_by_role("rowheader", name="mover 2").wait_for()
+    pane.get_by_role("button", name="Abort").click()
+    confirm(admin, "Abort")
+    ended = admin.get_by_role("region", name="Operations").get_by_role("row").filter(has_text="mover-sim → mover-sim-2")
+    ended.get_by_text("rolled back: aborted by").wait_for(timeout=60_000)
+    revisions.get_by_role("row").filter(has_text="rejected").get_by_role("rowheader", name="mover 2").wait_for()
+    expected(complaints, "40")  # of the steps that are none
+
+
+def test_the_view_system_asks_before_it_rolls_back_and_says_why_it_cannot(admin: Page, complaints: list[str]) -> None:
+    """Berth knows better than what the page shows: here of a revision that there is not."""
+    admin.route("**/admin/revisions", with_earlier_revision)
+    show(admin, "system")
+    admin.get_by_role("button", name="Roll mover back to 7").click()
+    dialog = admin.get_by_role("dialog", name="Migrate mover back to revision 7")
+    dialog.get_by_role("alert").get_by_text("no such revision").wait_for()
+    assert dialog.get_by_role("button", name="Migrate", exact=True).is_disabled()
+    expected(complaints, "409")
+
+
+def with_earlier_revision(route: Any) -> None:
+    one = {"number": 7, "at": time.time(), "by": "migrate", "engines": "x", "state": "promoted", "reason": ""}
+    route.fulfill(json={"problem": "", "models": {"mover": [{**one, "operation": "", "serves": False}]}})
+
+
+def test_a_benchmark_is_shown_with_its_verdict_and_report(admin: Page) -> None:
+    show(admin, "system")
+    table = admin.get_by_role("region", name="Benchmarks")
+    table.get_by_text(re.compile(r"mover-sim-2: ● faster 1\.15 times \(1\.1\d+ to 1\.1\d+\)")).wait_for()
+    table.get_by_text("chosen: mover-sim-2").wait_for()
+    with admin.context.expect_page() as opened:
+        table.get_by_role("link", name="Report 1").click()
+    opened.value.get_by_role("heading", name="mover: bench 1").wait_for()
+    assert opened.value.locator("svg").count() > 2
+    assert opened.value.evaluate("getComputedStyle(document.querySelector('td')).borderStyle") == "solid"
+
+
+def test_requests_are_captured_viewed_and_downloaded(admin: Page) -> None:
+    show(admin, "system")
+    admin.get_by_label("Requests of").select_option("coder")
+    admin.get_by_role("button", name="Capture", exact=True).click()
+    admin.get_by_text(re.compile("until .*: all of coder")).wait_for()
+    view = admin.get_by_role("region", name="Captured requests").get_by_role("button", name="View").first
+    ends = time.monotonic() + 60
+    while not view.count() and time.monotonic() < ends:  # until both workers know that they capture
+        assert admin.evaluate(ASKS) == 200
+        admin.wait_for_timeout(500)
+    view.click()
+    dialog = admin.get_by_role("dialog")
+    assert "a captured question" in dialog.get_by_label("Request", exact=True).inner_text()
+    assert "POST /v1/chat/completions" in dialog.get_by_label("To coder-sim").inner_text()
+    with admin.expect_download() as download:
+        dialog.get_by_role("button", name="Download").click()
+    assert "a captured question" in download.value.path().read_text()
+    admin.get_by_role("button", name="Stop").click()
+    admin.get_by_role("button", name="Capture", exact=True).wait_for()
+
+
+ASKS = """fetch('/v1/chat/completions', {
+  method: 'POST', headers: {'content-type': 'application/json'},
+  body: JSON.stringify({model: 'coder', max_tokens: 3, messages: [{role: 'user', content: 'a captured question'}]}),
+}).then((one) => one.status)"""
+
+
+def test_a_support_report_is_downloaded(admin: Page) -> None:
+    show(admin, "system")
+    with admin.expect_download(timeout=60_000) as download:
+        admin.get_by_role("button", name="Download a support report").click()
+    assert download.value.suggested_filename.endswith(".tar.gz")
+    with tarfile.open(download.value.path()) as archive:
+        names = {one.name.partition("/")[2] for one in archive}
+    assert {"README.txt", "plan.json", "status.txt", "metrics.txt", "logs/coder-sim.log"} <= names
+
+
+def test_ranks_sleep_and_adapters_are_shown(context: Any, scene: Scene, complaints: list[str]) -> None:
+    def changed(route: Any) -> None:
+        document = route.fetch().json()
+        chat, coder, *_others = document["models"]
+        chat["adapters"] = [{"name": "tone", "source": "", "rank": None, "added": True}]
+        chat["replicas"][0]["adapter_errors"] = {"tone": "its rank is 64"}
+        rank = {"rank": 1, "box": "10.0.0.2", "status": "starting", "generation": 3, "reason": "waits for memory"}
+        chat["replicas"][0]["ranks"] = [rank, {**rank, "rank": 2, "status": "", "reason": ""}]
+        chat["canary"] = {"replica": "chat-sim-2", "share": 0.05}
+        asleep = {"status": "asleep", "kept_asleep": {"0": 3 << 29}, "cannot_sleep": "no RAM", "expected_s": 12.4}
+        coder["replicas"][0] |= {**asleep, "flaps": 3, "progress": None, "no_room": "chat holds GPU 0"}
+        route.fulfill(json=document)
+
+    context.route("**/events?**", lambda route: route.fulfill(status=404))
+    context.route("**/status", changed)
+    page = context.new_page()
+    page.goto(f"{scene.url}/ui/")
+    sign_in(page)
+    chat = row(page, "chat")
+    chat.get_by_text("adapters: tone").wait_for()
+    chat.get_by_text("chat-sim-2 gets 5 %").wait_for()
+    ranks = " ".join(row(page, "chat-sim").inner_text().split())
+    assert "tone: its rank is 64 rank 1 on 10.0.0.2: ◐ loading waits for memory rank 2 on 10.0.0.2: ○ unknown" in ranks
+    asleep = " ".join(row(page, "coder-sim").inner_text().split())
+    notes = "keeps 1.5 GiB of GPU 0 does not sleep: no RAM chat holds GPU 0 ready within about 12 s failed 3 times"
+    assert notes in asleep
+    expected(complaints, "404")
 
 
 def test_usage_is_shown_by_key_and_downloaded(admin: Page) -> None:

@@ -1,9 +1,11 @@
 """The report of an appliance that runs, of one that does not, and of one whose files are damaged."""
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,10 @@ import pytest
 from berth.cli.main import main
 from berth.errors import UnwritableError
 from berth.ipc import journal
-from berth.plan import Keys
+from berth.plan import Configured, Keys, read_plan
 from berth.records import audit
 from berth.report import archive
-from berth.report.archive import box_of, collected, report
+from berth.report.archive import box_of, collected, of_appliance, report
 from berth.report.parts import PARTS
 from berth.state import ReplicaStatus
 from tests.fakes.api_keys import api_keys
@@ -108,6 +110,41 @@ def test_what_is_missing_is_said(environ: dict[str, str]) -> None:
     assert texts.keys() >= {*available, "environment.txt"}
     assert "config" in texts["doctor.txt"]
     assert set(texts) | {line.strip().partition(":")[0] for line in missing.splitlines()} >= PARTS.keys()
+
+
+def test_a_program_of_berth_reports_with_the_environment_of_the_container(environ: dict[str, str]) -> None:
+    plant(environ)
+    run_dir = environ["BERTH_RUN_DIR"]
+    own = {"PATH": "/bin", "HTTPS_PROXY": "p"}  # what a program has
+    with subprocess.Popen([sys.executable, "-c", "input()"], env=environ, stdin=subprocess.PIPE) as first:
+        found, whole = of_appliance(own, run_dir, first.pid)
+        assert (found["BERTH_MODELS"], whole) == (environ["BERTH_MODELS"], True)
+        no_berth, whole = of_appliance(own, run_dir, os.getpid())
+        folders = {"BERTH_RUN_DIR": run_dir, "BERTH_DATA": read_plan(run_dir).paths.data_dir}
+        assert (no_berth, whole) == (own | folders, False)
+        Path(environ["HOME"], "other").mkdir()
+        other = make_plan(environ["HOME"] + "/other", [])
+        other.paths.plan.write_bytes(other.to_json())
+        another_berth, whole = of_appliance(own, other.paths.run_dir, first.pid)
+        assert (set(another_berth), whole) == ({*own, *folders}, False)
+
+
+def test_without_the_environment_the_rest_is_reported(environ: dict[str, str]) -> None:
+    plant(environ)
+    plan = read_plan(environ["BERTH_RUN_DIR"])
+    setting = Configured(name="BERTH_PORT", value="8123", origin="environment")
+    plan.paths.plan.write_bytes(replace(plan, configuration=(setting,)).to_json())
+
+    kept = {name: value for name, value in environ.items() if not name.startswith(("BERTH_MODELS", "BERTH_A"))}
+    texts = collected(kept, whole=False)
+
+    missing = texts["README.txt"].partition("Missing, and why:")[2]
+    assert "environment.txt: it needs the environment" in missing
+    assert "plan-now.txt" not in texts
+    assert "BERTH_PORT=8123  (environment)" in texts["configuration.txt"]
+    assert "it said " in texts["state.json"]
+    secrets = {PLANTED[name] for name in ("client", "engine", "hub", "proxy")}  # known to what is left, or by form
+    assert [(name, secret) for name, text in texts.items() for secret in secrets if secret in text] == []
 
 
 def test_an_invalid_configuration_and_damaged_files_hide_nothing_else(environ: dict[str, str]) -> None:

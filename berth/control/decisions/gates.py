@@ -7,10 +7,9 @@ probability ratio test, of "as bad as the stable replica" against "worse by a ma
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from berth.ipc.migration import Counts, Migration
+from berth.ipc.migration import Counts, Gate, Migration
 
 ALPHA: Final = 0.01  # a good candidate is rejected
 BETA: Final = 0.05  # a bad one is not
@@ -23,13 +22,6 @@ SHORTEST, LONGEST = 0.8, 1.25  # the mean length of answers, against that of the
 FEWEST_LENGTHS: Final = 30  # of each side
 _SURE: Final = 2.58  # standard errors: 99 %
 _MOST: Final = 0.99  # of a share that is assumed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    name: str
-    passed: bool
-    numbers: str  # for people
 
 
 def gates(own: Counts, other: Counts) -> Iterator[Gate]:

@@ -1,6 +1,6 @@
 // What to write into a client to use this Berth, and a request through the same API from here.
 
-import { Choice, Code, Text, html, redraw, useEffect, useState } from '../parts.js';
+import { Choice, Code, Text, Waiting, html, redraw, useEffect, useState } from '../parts.js';
 import { ask, store } from '../store.js';
 import { number } from '../format.js';
 
@@ -26,7 +26,7 @@ export function Connect() {
     if (!clients) ask('/ui/connect.json').then((found) => { clients = found; set({}); }, (failure) => setError(failure.message));
   }, []);
   const models = store.status?.models ?? [];
-  if (!clients || !models.length) return html`<h1>Connect</h1><p>${error || store.error || 'Waiting for data …'}</p>`;
+  if (!clients || !models.length) return html`<${Waiting} title="Connect" error=${error} />`;
   const model = models.find((one) => one.name === form.model) ?? models.find((one) => one.ready) ?? models[0];
   const fitting = clients.filter((one) => one.task === model.task);
   const client = fitting.find((one) => one.id === form.client) ?? fitting[0];

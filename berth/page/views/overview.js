@@ -1,6 +1,6 @@
 // What needs attention, what happens now, models with their replicas, and GPUs.
 
-import { Age, Bar, Spark, Status, Table, Text, html } from '../parts.js';
+import { Age, Bar, Spark, Status, Table, Text, Waiting, html } from '../parts.js';
 import { duration, number, plural, seconds, size } from '../format.js';
 import { Buttons, Running, actionsOf, replicaActions } from '../actions.js';
 import { mayChange, store } from '../store.js';
@@ -9,7 +9,7 @@ const sum = (rows, field) => rows.reduce((total, row) => total + (row[field] ?? 
 
 export function Overview() {
   const { status } = store;
-  if (!status) return html`<h1>Overview</h1><p>${store.error || 'Waiting for data …'}</p>`;
+  if (!status) return html`<${Waiting} title="Overview" />`;
   return html`<h1 class="hidden">Overview</h1>
     <${Attention} status=${status} /><${Now} status=${status} /><${Models} status=${status} /><${Gpus} status=${status} />`;
 }
@@ -19,7 +19,7 @@ const URGENT = new Set(['model_down', 'replica_failed', 'control_silent', 'gpu_g
 function Attention({ status }) {
   const down = new Set(status.notices.filter((one) => one.kind === 'model_down').map((one) => one.replica));
   const notices = status.notices.filter((one) => !(one.kind.startsWith('replica_') && down.has(one.replica)));
-  if (!notices.length) return html`<p class="muted quiet">Nothing needs attention.</p><${Running} />`;
+  if (!notices.length) return html`<p class="muted">Nothing needs attention.</p><${Running} />`;
   const replicas = new Map(status.models.flatMap((model) => model.replicas.map((one) => [one.name, one])));
   return html`<section><h2>Needs attention</h2><ul class="notices">${notices.map((one) => {
     const lines = replicas.get(one.replica)?.last_lines ?? [];
@@ -56,9 +56,12 @@ function Models({ status }) {
       const running = sum(model.replicas, 'in_flight');
       const rate = live[model.name]?.tokens_out_s;
       return html`<tbody key=${model.name} role="rowgroup"><tr class="model" role="row"><th scope="rowgroup" role="rowheader">${model.name}${model.aliases.length > 0 && html` <span class="muted">${model.aliases.join(', ')}</span>`}</th>
-        <td role="cell">${model.ready ? html`served by <b>${model.serving}</b>` : html`<span class="muted">not served</span>`}${model.pin && ' · pinned'}</td>
+        <td role="cell">${model.ready ? html`served by <b>${model.serving}</b>` : html`<span class="muted">not served</span>`}${model.pin && ' · pinned'}
+          ${model.canary && html`<div class="busy">◐ ${model.canary.replica} gets ${number(model.canary.share * 100, 1)} %</div>`}
+          ${model.adapters.length > 0 && html`<div class="muted">adapters: ${model.adapters.map((one) => one.name).join(', ')}</div>`}</td>
         <td role="cell">${number(running)} running${model.queue.length > 0 ? `, ${number(model.queue.length)} waiting` : ''}${rate ? ` · ${number(rate)} tok/s` : ''}</td>
-        ${kv && html`<td role="cell"></td>`}${mayChange() && html`<td role="cell"><${Buttons} actions=${actionsOf(model)} target=${model.name} running=${running} most=${model.replicas.length} /></td>`}</tr>
+        ${kv && html`<td role="cell"></td>`}${mayChange() && html`<td role="cell"><${Buttons} actions=${actionsOf(model)} target=${model.name} running=${running} most=${model.replicas.length}
+          others=${model.replicas.map((one) => one.name).filter((name) => name !== model.serving)} /></td>`}</tr>
         ${model.replicas.map((replica) => html`<${Replica} key=${replica.name} replica=${replica} kv=${kv} several=${model.replicas.length > 1} />`)}</tbody>`;
     })}</${Table}></section>`;
 }
@@ -68,6 +71,13 @@ function Replica({ replica, kv, several }) {
   const { progress } = replica;
   const where = replica.attached ? 'attached' : replica.gpus.length ? `GPU ${replica.gpus.join(', ')}` : 'CPU';
   const left = replica.ready_at - Date.now() / 1000;
+  const notes = [
+    ...Object.entries(replica.kept_asleep).map(([gpu, bytes]) => replica.status === 'asleep' && `keeps ${size(bytes)} of GPU ${gpu}`),
+    replica.cannot_sleep && `does not sleep: ${replica.cannot_sleep}`, replica.no_room || replica.memory_not_free,
+    replica.status !== 'ready' && !replica.progress && replica.expected_s && `ready within about ${duration(replica.expected_s)}`,
+    replica.flaps && `failed ${replica.flaps} times within an hour`,
+    ...Object.entries(replica.adapter_errors).map(([name, error]) => `${name}: ${error}`),
+  ];
   const wait = replica.next_start_at && Math.max(0, replica.next_start_at - Date.now() / 1000);
   return html`<tr class="replica" role="row"><th scope="row" role="rowheader">${replica.name} <span class="muted">${replica.engine === 'remote' ? replica.dialect : replica.engine} · ${where}</span></th>
     <td role="cell"><${Status} status=${replica.status} since=${replica.since} /> <span class="muted">for ${duration(Date.now() / 1000 - replica.since)}</span>
@@ -75,6 +85,8 @@ function Replica({ replica, kv, several }) {
       ${progress && html`<div>${progress.phase} ${progress.percent !== null ? html`<progress max="100" value=${progress.percent} aria-label=${`${replica.name}: ${progress.phase}`}></progress> ${number(progress.percent)} %` : '…'}${progress.total_bytes ? ` of ${size(progress.total_bytes)}` : ''}</div>`}
       ${left > 0 && html`<div class="muted">about ${duration(left)} left${replica.expected_s === null ? ' of the download' : ''}</div>`}
       ${wait !== null && wait !== undefined && replica.status === 'backoff' ? html`<div class="muted">next start in ${seconds(wait)}, ${plural(replica.restarts, 'restart')} so far</div>` : ''}
+      ${notes.map((text) => text && html`<div class="muted">${text}</div>`)}
+      ${replica.ranks.map((one) => html`<div>rank ${one.rank} on ${one.box}: <${Status} status=${one.status || 'unknown'} /> <span class="muted">${one.reason}</span></div>`)}
       ${replica.reason && replica.status !== 'ready' && html`<div class="reason"><${Text} text=${replica.reason} /></div>`}</td>
     <td role="cell">${number(live.in_flight ?? replica.in_flight)}${replica.concurrency ? ` of ${number(replica.concurrency)}` : ''}${live.waiting ? `, ${live.waiting} wait in the engine` : ''}</td>
     ${kv && html`<td role="cell">${live.kv !== undefined && live.kv !== null ? html`<${Bar} value=${live.kv} label=${`KV cache of ${replica.name}`} />` : html`<span class="muted">–</span>`}</td>`}
@@ -92,7 +104,7 @@ const parts = (gpu, used) => {
 
 function Gpus({ status }) {
   if (!status.gpus.length) return html`<section><h2>GPUs</h2><p class="muted">No GPU: <${Text} text=${status.driver.reason} /></p></section>`;
-  return html`<section><h2>GPUs</h2><${Table} label="GPUs" head=${['GPU', 'Memory', 'Busy', 'Power', 'Temperature']}><tbody>
+  return html`<section><h2>GPUs</h2><${Table} label="GPUs" head=${['GPU', 'Memory', 'Busy', 'Power', 'Temperature', 'Slowed']}><tbody>
     ${status.gpus.map((gpu, at) => {
       const live = store.traffic?.gpus[at] ?? { used: gpu.memory_used_bytes, watts: gpu.power_watts, celsius: gpu.temperature_celsius };
       const busy = gpu.utilization_percent ?? null;
@@ -100,6 +112,6 @@ function Gpus({ status }) {
       return html`<tr key=${gpu.uuid}><th scope="row">${gpu.index} <span class="muted">${gpu.name}</span></th>
         <td><${Bar} value=${live.used} most=${gpu.memory_total_bytes} high="0.98" text=${`${size(live.used)} of ${size(gpu.memory_total_bytes)}`} label=${`Memory of GPU ${gpu.index}`} />
           ${parts(gpu, live.used).map((text) => html`<div class="muted">${text}</div>`)}</td>
-        ${figure(live.busy ? live.busy * 100 : busy, '%')}${figure(live.watts, 'W')}${figure(live.celsius, '°C')}</tr>`;
+        ${figure(live.busy ? live.busy * 100 : busy, '%')}${figure(live.watts, 'W')}${figure(live.celsius, '°C')}<td>${gpu.slowed ? html`<span class="busy">◐ ${gpu.slowed}</span>` : ''}</td></tr>`;
     })}</tbody></${Table}></section>`;
 }

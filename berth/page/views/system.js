@@ -1,16 +1,16 @@
 // What boot has decided and why, versions, and the host.
 
-import { Code, Table, Text, html, useEffect, useState } from '../parts.js';
+import { Code, Facts, Rows, Text, Waiting, html, useAsked } from '../parts.js';
 import { ago, date, number, size } from '../format.js';
 import { Buttons } from '../actions.js';
-import { ask, store } from '../store.js';
+import { mayChange, store } from '../store.js';
+import { Changes } from './changes.js';
+import { Benches, Capture, Support } from './tools.js';
 
 export function System() {
-  const [plan, setPlan] = useState(null);
-  const [error, setError] = useState('');
-  useEffect(() => { ask('/plan').then(setPlan, (failure) => setError(failure.message)); }, []);
+  const [plan, error] = useAsked('/plan');
   const { status } = store;
-  if (!plan || !status) return html`<h1>System</h1><p>${error || store.error || 'Waiting for data …'}</p>`;
+  if (!plan || !status) return html`<${Waiting} title="System" error=${error} />`;
   const { control, run_directory: folder, driver } = status;
   const rows = [
     ['Version', status.version],
@@ -23,18 +23,19 @@ export function System() {
     ['Downloads', plan.offline ? 'off (BERTH_OFFLINE)' : 'allowed'],
   ];
   return html`<h1>System</h1>
-    <table class="facts"><tbody>${rows.map(([name, value]) => html`<tr key=${name}><th scope="row">${name}</th><td>${value}</td></tr>`)}</tbody></table>
+    <${Facts} rows=${rows} />
     <${Buttons} actions=${['reload']} target="" />
-    ${plan.inventory.gpus.length > 0 && html`<h2>GPUs found</h2><${Table} label="GPUs found" head=${['GPU', 'Name', 'Memory', 'Compute capability', 'UUID']}><tbody>
-      ${plan.inventory.gpus.map((gpu) => html`<tr key=${gpu.uuid}><th scope="row">${gpu.index}</th><td>${gpu.name}</td><td>${size(gpu.memory_total_bytes)}</td><td>${gpu.compute_capability}</td><td>${gpu.uuid}</td></tr>`)}</tbody></${Table}>`}
+    ${mayChange() && html`<${Support} /><${Changes} /><${Benches} /><${Capture} />`}
+    ${plan.inventory.gpus.length > 0 && html`<h2>GPUs found</h2><${Rows} label="GPUs found" head=${['GPU', 'Name', 'Memory', 'Compute capability', 'UUID']}
+      rows=${plan.inventory.gpus.map((gpu) => [gpu.index, gpu.name, size(gpu.memory_total_bytes), gpu.compute_capability, gpu.uuid])} />`}
     <h2>Limits</h2>
-    <table class="facts"><tbody>${Object.entries(plan.limits).map(([name, value]) => html`<tr key=${name}><th scope="row">${name.replace(/_(s|bytes)$/, '').replaceAll('_', ' ')}</th><td>${name.endsWith('_bytes') ? size(value) : `${number(value, 1)}${name.endsWith('_s') ? ' s' : ''}`}</td></tr>`)}</tbody></table>
+    <${Facts} rows=${Object.entries(plan.limits).map(([name, value]) => [name.replace(/_(s|bytes)$/, '').replaceAll('_', ' '), name.endsWith('_bytes') ? size(value) : `${number(value, 1)}${name.endsWith('_s') ? ' s' : ''}`])} />
     <h2>Plan</h2>
     ${plan.models.map((model) => html`<section class="pane below" key=${model.name} aria-label=${`Plan of ${model.name}`}><h3>${model.name}</h3>
       <p class="muted">${model.source}${model.revision ? `@${model.revision}` : ''} · ${model.task}${model.context ? ` · ${number(model.context)} tokens` : ''} · load: ${model.load}${model.replicas.length > 1 ? ` · standby: ${model.standby}` : ''}</p>
       ${model.replicas.map((replica) => html`<${Planned} key=${replica.name} replica=${replica} />`)}</section>`)}
-    ${plan.configuration.length > 0 && html`<h2>Configuration</h2><${Table} label="Configuration" head=${['Variable', 'Value', 'From']}><tbody>
-      ${[...plan.configuration].sort((a, b) => (a.origin === 'default') - (b.origin === 'default')).map((one) => html`<tr key=${one.name}><th scope="row">${one.name}</th><td><code>${one.value}</code></td><td>${one.origin}</td></tr>`)}</tbody></${Table}>`}
+    ${plan.configuration.length > 0 && html`<h2>Configuration</h2><${Rows} label="Configuration" head=${['Variable', 'Value', 'From']}
+      rows=${[...plan.configuration].sort((a, b) => (a.origin === 'default') - (b.origin === 'default')).map((one) => [one.name, html`<code>${one.value}</code>`, one.origin])} />`}
     <p class="muted"><code>berth doctor</code> checks the host.</p>`;
 }
 
@@ -46,8 +47,8 @@ function Planned({ replica }) {
   for (const [name, origin] of Object.entries(origins)) if (!(name in FIGURES) || !memory) figures.push([name.replaceAll('_', ' '), '', origin]);
   return html`<h4>${replica.name} <span class="muted">${replica.engine}${replica.gpus.length ? ` on GPU ${replica.gpus.join(', ')}` : ''}</span></h4>
     ${replica.reason && html`<p><${Text} text=${replica.reason} /></p>`}
-    ${(figures.length > 0 || replica.notes.length > 0) && html`<details><summary>Figures, and what decided about them</summary>
-      <table class="facts"><tbody>${figures.map(([name, value, origin]) => html`<tr key=${name}><th scope="row">${name}</th><td>${value}</td><td class="muted">${origin}</td></tr>`)}</tbody></table>
+    ${(figures.length > 0 || replica.notes.length > 0) && html`<details><summary>Figures and their origins</summary>
+      <${Facts} rows=${figures} />
       ${replica.notes.length > 0 && html`<ul>${replica.notes.map((note) => html`<li><${Text} text=${note} /></li>`)}</ul>`}</details>`}
     ${replica.command && html`<details><summary>Command</summary><${Code} label=${`Command of ${replica.name}`} text=${replica.command} /></details>`}`;
 }

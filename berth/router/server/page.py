@@ -5,6 +5,7 @@ the same clients as there. It takes nothing from elsewhere, and a browser lets i
 inline script and no frame.
 """
 
+import asyncio
 import gzip
 import hashlib
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import orjson
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -22,7 +24,7 @@ from berth.router.exchange.inflight import read_body
 from berth.router.exchange.responses import Headers, Reply, json_reply, write
 from berth.router.exchange.sessions import Session, require_own_page
 from berth.router.server.inference import check_json_type
-from berth.router.server.page_script import compact, joined
+from berth.router.server.page_script import joined, tight_style
 from berth.router.worker import Worker
 
 FOLDER: Final = Path(__file__).parents[2] / "page"
@@ -30,7 +32,6 @@ FILES: Final = {
     "/ui": "index.html",
     "/ui/app.js": "app.js",
     "/ui/app.css": "app.css",
-    "/ui/icon.svg": "icon.svg",
     "/ui/connect.json": "connect.json",
 }
 TYPES: Final = {
@@ -38,7 +39,6 @@ TYPES: Final = {
     ".js": b"text/javascript; charset=utf-8",
     ".css": b"text/css; charset=utf-8",
     ".json": b"application/json",
-    ".svg": b"image/svg+xml",
 }
 POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -68,9 +68,7 @@ class File:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._tag:
-            self._plain = content_of(self._path)
-            self._packed = gzip.compress(self._plain, mtime=0)
-            self._tag = b'W/"%s"' % hashlib.sha256(self._plain).hexdigest()[:20].encode()
+            await asyncio.to_thread(self._read)  # tens of milliseconds
         requested = dict(scope["headers"])
         headers = [*HEADERS, (b"etag", self._tag)]
         if self._tag in requested.get(b"if-none-match", b""):
@@ -84,14 +82,21 @@ class File:
         reply = Reply(body=body, content_type=self._type)
         await write(send, reply, headers, head_only=scope["method"] == "HEAD")
 
+    def _read(self) -> None:
+        self._plain = content_of(self._path)
+        self._packed = gzip.compress(self._plain, mtime=0)
+        self._tag = b'W/"%s"' % hashlib.sha256(self._plain).hexdigest()[:20].encode()
+
 
 def content_of(path: Path) -> bytes:
-    """As it is served: scripts joined into one, and without comments."""
+    """As it is served: scripts joined into one, and without what only people need."""
     match path.suffix:
         case ".js":
             return joined(path).encode()
         case ".css":
-            return compact(path.read_text(encoding="utf-8")).encode()
+            return tight_style(path.read_text(encoding="utf-8")).encode()
+        case ".json":
+            return orjson.dumps(orjson.loads(path.read_bytes()))
         case _:
             return path.read_bytes()
 

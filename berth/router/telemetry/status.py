@@ -197,7 +197,7 @@ def _model(
     return {
         "name": route.name,
         "aliases": list(route.aliases),
-        "adapters": [{"name": one.name, "source": one.source, "rank": one.rank} for one in route.adapters],
+        "adapters": [*_adapters(route, state)],
         "source": route.source,
         "task": str(route.task),
         "context": min(found, default=route.context),
@@ -213,6 +213,15 @@ def _model(
         "latency": traffic.latest.document(route.replicas) if traffic.latest else None,
         "replicas": [_replica(plan.replica(name), statuses[name], traffic, now) for name in route.replicas],
     }
+
+
+def _adapters(route: ModelRoute, state: State | None) -> Iterator[dict[str, Any]]:
+    """Those of the plan, and those that were added while the model serves."""
+    for one in route.adapters:
+        yield {"name": one.name, "source": one.source, "rank": one.rank, "added": False}
+    for added in state.adapters if state else ():
+        if added.model == route.name:
+            yield {"name": added.name, "source": "", "rank": None, "added": True}
 
 
 def start_of(state: ReplicaState) -> dict[str, Any]:
@@ -235,6 +244,7 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float
         "cannot_sleep": state.cannot_sleep,
         "sleep_level": state.sleep_level,
         "sleep_ram_bytes": state.sleep_ram_bytes,
+        "adapter_errors": dict(state.adapter_errors),
         "kept_asleep": {str(gpu): bytes_ for gpu, bytes_ in state.kept_asleep.items()},
         "status": str(state.status),
         "since": state.since,

@@ -121,7 +121,7 @@ def test_the_files_take_nothing_from_elsewhere() -> None:
         text = path.read_text()
         loads = re.findall(r"""(?:src|href)="([^"{$]+)"|(?:from|import)\s*\(?'([^']+)'|\burl\(([^)]+)\)""", text)
         for target in (next(filter(None, found)) for found in loads):
-            assert target.startswith(("/ui/", "./", "../", "#")), (path.name, target)
+            assert target.startswith(("/ui/", "./", "../", "#", "data:")), (path.name, target)
             if target.startswith("."):
                 assert (path.parent / target).resolve() in SOURCES, (path.name, target)
         if path.suffix == ".html":
@@ -212,6 +212,8 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("GET", "/admin/operations"): None,
     ("GET", "/admin/usage"): None,
     ("GET", "/admin/keys"): None,
+    ("GET", "/admin/revisions"): None,
+    ("GET", "/admin/benches"): None,
     ("POST", "/admin/operations"): {"action": "restart", "model": "chat"},
     ("DELETE", "/admin/operations/1"): None,
     ("POST", "/v1/chat/completions"): {},  # without a model: 400 or 404 for who may ask

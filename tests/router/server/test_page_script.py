@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from berth.router.server.page import FOLDER
-from berth.router.server.page_script import compact, joined
+from berth.router.server.page_script import compact, joined, tight, tight_style
 
 MODULES = sorted(FOLDER.rglob("*.js"))
 TOP = re.compile(r"^(?:export )?(?:const|let|(?:async )?function\*?) (?:(\w+)|[{[]([^}\]]*)[}\]] =)", re.MULTILINE)
@@ -21,20 +23,45 @@ def test_a_module_comes_once_and_after_what_it_imports(tmp_path: Path) -> None:
     view += "export function C() {}\n"
     (tmp_path / "views/b.js").write_text(view)
     assert joined(tmp_path / "app.js").splitlines() == [
-        "(()=>{",
-        "const b = 1;",
-        "const a = () => b;",
-        "async function* B() {",
-        "yield a;",
-        "}",
-        "function C() {}",
-        "a(B);",
+        "(()=>{let _=1;let $=()=>_;async function*ee(){yield $;}",
+        "function et(){}",
+        "$(ee);",
         "})();",
     ]
 
 
 def test_what_is_not_needed_is_left_out() -> None:
     assert compact("a {\n    b: c;\n\n}\n  // why\nhttp://x // y\n") == "a {\nb: c;\n}\nhttp://x // y\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("a = b // why: it's 'so'\nc()", "a=b\nc()\n"),
+        (
+            "a = 'x // y  z' + \"/* no */ '\" /* why */ + `  ${ a  +  b }  `",
+            "a='x // y  z'+\"/* no */ '\"+`  ${a+b}  `\n",
+        ),
+        ("x = `a ${ b ? `c  ${ {d: `}`}.d }  ` : '' } e`;", "x=`a ${b?`c  ${{d:`}`}.d}  `:''} e`;\n"),
+        ("`\\`  $  ${ a }` + 1", "`\\`  $  ${a}`+1\n"),
+        ("a = b / c / d; e.match(/ [/'] +/g); [/`/, / {2}/]", "a=b/c/d;e.match(/ [/'] +/g);[/`/,/ {2}/]\n"),
+        ("return  a - -b + +c + d++ + e", "return a- -b+ +c+d++ +e\n"),
+        ("if (a) {\nb\n} else if (c)\nd\n;(e)\nf\n.g", "if(a){b}else if(c)\nd;(e)\nf.g\n"),
+    ],
+)
+def test_literals_stay_and_spaces_that_no_word_needs_go(script: str, expected: str) -> None:
+    assert tight(script) == expected
+    assert tight(expected) == expected
+
+
+def test_a_template_that_does_not_end_is_an_error() -> None:
+    with pytest.raises(ValueError, match="a template does not end: '`b'"):
+        tight("a = `b")
+
+
+def test_a_style_sheet_keeps_what_separates_selectors() -> None:
+    sheet = "a b:hover > i { c: d e; f: g; }\n@media (max-width: 7px) and (x) { .y .z { h: i } }\n"
+    assert tight_style(sheet) == "a b:hover > i{c:d e;f:g}@media (max-width:7px) and (x){.y .z{h:i}}"
 
 
 def test_the_page_keeps_to_what_can_be_joined() -> None:
