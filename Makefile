@@ -114,6 +114,11 @@ SWAPS ?= 1000 --kills 300 --sleep --report .berth/swap-soak.json
 swap-soak: setup ## three models that take turns under load, with kills: make swap-soak SWAPS="50 --kill-every 5"
 	$(BIN)/python -m tests.chaos.swap_soak --swaps $(SWAPS)
 
+EVENTS ?= 1000000
+.PHONY: residency
+residency: setup ## the decision which models are loaded, in a million random events: an hour; make residency EVENTS=20000
+	RESIDENCY_EVENTS=$(EVENTS) $(PYTEST) -n 0 --durations 5 tests/control/decisions/test_preemption.py
+
 .PHONY: e2e-sglang
 e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang go on with each other's streams (3.2 GB)
 	@$(BIN)/python -m etc.tools.setup.sglang_cpu.install

@@ -146,6 +146,7 @@ class ReplicaState:
     no_room: str = ""  # what holds the memory that it is to be loaded into
     holders: tuple[str, ...] = ()  # the models that hold it
     obstructed: bool = False  # and does not leave by itself: requests do not wait
+    preempts: bool = False  # another model has waited long enough for it to drain: its requests are given up
     memory_not_free: str = ""  # who holds GPU memory that it has to wait for, and that should be free
     adapters: tuple[str, ...] = ()  # those that were added and are loaded
     adapter_errors: Mapping[str, str] = field(default_factory=dict)  # why others are not

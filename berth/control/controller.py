@@ -11,8 +11,9 @@ from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
 from berth.control.boxes.link import Boxes
-from berth.control.decisions import eviction, gates, lifecycle, migrations, residency, sleepers
-from berth.control.decisions.records import LIVE, Record, Timing
+from berth.control.decisions import eviction, gates, lifecycle, migrations, preemption, residency, sleepers
+from berth.control.decisions.records import LIVE, Observation, Record, Timing
+from berth.control.decisions.requests import operation_of
 from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
 from berth.control.hangs.starts import watch_starts
@@ -90,6 +91,7 @@ class Controller:
         self._control_state, self._snapshot = ControlState(supervisord=""), Snapshot()  # the last ones
         self._gpu_states: tuple[GpuState, ...] = ()
         self._demand = self._runtime.demand
+        self._preempted: frozenset[str] = frozenset()  # draining replicas whose requests are given up
         self._adapter_watch = AdapterWatch(self._runtime, lambda: self._observer.observation(self._snapshot, {}))
         self._usage = UsageWriter(plan)
         self._audit = AuditLog(plan.paths.data_dir)
@@ -252,7 +254,19 @@ class Controller:
         if operations.running:
             live = traffic.workers(self._plan.paths.heartbeats).values()
             operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())
+        self._preempt(observation, now)
         self._audit.settled(operations.find)
+
+    def _preempt(self, observation: Observation, now: float) -> None:
+        """The reason tells a control that runs after this one that it was said already."""
+        found = preemption.preempted(observation, now)
+        self._preempted = frozenset(record.replica.name for record in found)
+        for record in found:
+            if not record.reason.endswith(preemption.PREEMPTED):
+                name, reason = record.replica.name, f"{record.reason}; {preemption.PREEMPTED}"
+                self._records[name] = replace(self._records[name], reason=reason)
+                log.info("requests preempted", replica=name, after_s=round(now - record.since, 1), reason=record.reason)
+                self._runtime.events.preempted(record, operation_of(record, observation.operations))
 
     async def _reload_router(self) -> None:
         """ControlError, CertificateError or OSError: the workers are not replaced."""
@@ -366,6 +380,7 @@ class Controller:
             unproven=migrations.unproven(running),
             awaited=migrations.held(running),
             canaries=canaries(running),
+            preempted=self._preempted,
         )
 
     def _rooms(self) -> dict[str, Room]:

@@ -76,6 +76,7 @@ class Held:
     unproven: Collection[str] = ()  # candidates of migrations, which run and get no requests yet
     awaited: Collection[str] = ()  # replicas for which a migration queues requests
     canaries: tuple[Canary, ...] = ()  # the candidates' shares
+    preempted: Collection[str] = ()  # draining replicas whose requests are given up
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
@@ -97,6 +98,8 @@ class Held:
             state = replace(state, status=ReplicaStatus.STARTING, reason="checked before it gets requests")
         if state.name in self.awaited and state.status is not ReplicaStatus.READY:
             state = replace(state, requested="loaded")
+        if state.name in self.preempted:
+            state = replace(state, preempts=True)
         if room is not None:
             state = replace(state, no_room=room.held_by, holders=room.holders, obstructed=room.obstructed)
         if not not_free:

@@ -60,8 +60,9 @@ FLAGS: Final = (
     "captured",
     "limited",  # a limit of its key delayed or rejected it
     "attempt",  # not a request, but one attempt of it
+    "preempted",  # its engine made room for another model meanwhile
 )
-STREAM, FALLBACK, CONTINUED, BROKEN, WAITED, SCHEMA, CLIENT_GONE, CAPTURED, LIMITED, ATTEMPT = (
+STREAM, FALLBACK, CONTINUED, BROKEN, WAITED, SCHEMA, CLIENT_GONE, CAPTURED, LIMITED, ATTEMPT, PREEMPTED = (
     1 << bit for bit in range(len(FLAGS))
 )
 

@@ -111,6 +111,7 @@ class ModelRoute:
     )
     min_residency_s: float = 30.0  # it is not unloaded for another model before
     max_wait_s: float = 60.0  # for models that are in use to make room
+    drain_timeout_s: float = 300.0  # its requests have so long to end when it makes room; 0: as long as they take
     priority: Importance = Importance.NORMAL
     room: dict[int, int] = field(default_factory=dict)  # what it takes of `Plan.room`; empty: it always has room
     pin: bool = False  # from the start

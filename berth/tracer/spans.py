@@ -32,7 +32,9 @@ PROVIDERS: Final[Mapping[str, str]] = {"trtllm": "tensorrt_llm", "openai-cloud":
 
 QUEUE_S: Final = 0.001  # a shorter time in the queue has no span
 _QUEUE_NUMBER: Final = 0xFFFF_FFFF  # of its span: attempts count from 1
-_OK: Final = frozenset({"ok", "client", "stopped", "unsupported"})  # outcomes that are no fault of the engine
+_OK: Final = frozenset(
+    {"ok", "client", "stopped", "unsupported", "preempted"}
+)  # outcomes that are no fault of the engine
 
 
 class Spans:

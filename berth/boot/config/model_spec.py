@@ -68,6 +68,7 @@ class ModelSpec:
     min_residency_s: float = 30.0  # with `load: on_request`: it is not unloaded for another model before
     priority: Importance = Importance.NORMAL  # with `load: on_request`
     max_wait_s: float = 60.0  # with `load: on_request`: for models that are in use to make room
+    drain_timeout_s: float = 300.0  # the same: for its own requests to end when it makes room; 0: as long as they take
     pin: bool = False  # it is neither unloaded nor put to sleep
     sleep: bool = False  # its engines are started so that they can be put to sleep
     task: Task | None = None

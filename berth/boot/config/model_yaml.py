@@ -124,6 +124,10 @@ SCALARS: dict[str, tuple[str, Rule[Any]]] = {
         "max_wait_s",
         Rule(parse=parsers.positive_duration, allowed="a duration: 60s, 5m", example="max_wait: 60s"),
     ),
+    "drain_timeout": (
+        "drain_timeout_s",
+        Rule(parse=parsers.duration, allowed="a duration: 90s, 5m, or 0 for no limit", example="drain_timeout: 5m"),
+    ),
     "priority": (
         "priority",
         Rule(parse=parsers.member(Importance), allowed=", ".join(Importance), example="priority: high"),
@@ -240,7 +244,7 @@ def check_together(problems: Problems, name: str, given: Mapping[str, Any]) -> N
         if field in given and "adapter_slots" not in given:
             reason, allowed = "there is no room for adapters that are added later", "with adapter_slots"
             problems.add(f"{name}.{field}", "", reason, allowed=allowed, example="adapter_slots: 4")
-    for field in ("idle_unload", "idle_stop", "min_residency", "max_wait"):
+    for field in ("idle_unload", "idle_stop", "min_residency", "max_wait", "drain_timeout"):
         if given.get("load") is not Load.ON_REQUEST and f"{field}_s" in given:
             reason = "a model that is always loaded is not unloaded"
             if field == "max_wait":

@@ -184,6 +184,7 @@ def _route(
         idle_stop_s=model.spec.idle_stop_s,
         min_residency_s=model.spec.min_residency_s,
         max_wait_s=model.spec.max_wait_s,
+        drain_timeout_s=model.spec.drain_timeout_s,
         priority=model.spec.priority,
         room=room,
         pin=model.spec.pin,

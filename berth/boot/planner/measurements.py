@@ -16,7 +16,7 @@ MEASURABLE = (EngineName.VLLM, EngineName.SGLANG)
 LEFT_OUT = frozenset(
     {"name", "source", "revision", "variant", "engines", "auto", "options", "aliases", "gpus", "context"}
     | {"kv_cache_bytes", "standby", "load", "idle_unload_s", "idle_stop_s", "min_residency_s", "max_wait_s", "pin"}
-    | {"concurrency", "pass_fields"}
+    | {"concurrency", "pass_fields", "drain_timeout_s"}
     | {"replicas", "replicas_at_start", "adapter_folder", "priority"}
     | {"nodes"}  # a rank is not measured
 )

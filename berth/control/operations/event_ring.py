@@ -25,6 +25,16 @@ class EventRing:
             operation=operation.id if operation else "",
         )
 
+    def preempted(self, record: Record, operation: Operation | None) -> None:
+        """It still has requests, and they have had their time."""
+        self._add(
+            subject=record.replica.name,
+            model=record.replica.model,
+            change="drain timeout over",
+            reason="its last requests are preempted",
+            operation=operation.id if operation else "",
+        )
+
     def operation(self, operation: Operation) -> None:
         self._add(
             subject=operation.action,

@@ -29,6 +29,7 @@ from berth.router.balancing.queue import Queue, Ticket
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.headers import SIDE, load_wait_s
+from berth.router.exchange.heartbeats import FIRST_S
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, Rejection
 
@@ -264,7 +265,7 @@ class Admission:
         if upstreams.ready(route):
             return
         since = ctx.queued_at = time.monotonic()
-        ends, heartbeat = since + self._longest_wait_s(ctx, model, limit_s), since + HEARTBEAT_S
+        ends, heartbeat = since + self._longest_wait_s(ctx, model, limit_s), since + _first_heartbeat_s(ctx)
         waiting[ctx] = back = asyncio.get_running_loop().create_future()
         self._on_wait()
         self._meter.queued(model, 1)
@@ -289,11 +290,13 @@ class Admission:
             self._meter.waited(model, waited_s)
 
     def _longest_wait_s(self, ctx: RequestContext, model: str, limit_s: float) -> float:
-        """NotReadyError or OverloadedError if the request does not wait at all."""
+        """NotReadyError or OverloadedError if the request does not wait at all. One that was served already has a place
+        in the queue, however long that is.
+        """
         upstreams, wait_s = self._upstreams, load_wait_s(ctx.headers)
         if not upstreams.comes_back(ctx.route) or wait_s == 0:
             raise upstreams.not_ready(ctx.route)
-        if (length := self._meter.queue_length(model)) >= self._limits.queue_size:
+        if not ctx.preemptions and (length := self._meter.queue_length(model)) >= self._limits.queue_size:
             self._meter.rejected(model, Rejection.FULL)
             loading = upstreams.not_ready(ctx.route)
             if not self._outranks(ctx, model, loading):
@@ -348,6 +351,11 @@ class Admission:
         if upstream.reserved:
             upstream.reserved -= 1
             self._meter.on_replica(upstream.replica, -1)
+
+
+def _first_heartbeat_s(ctx: RequestContext) -> float:
+    """The client of a stream that has begun may have had nothing for a while already."""
+    return FIRST_S if ctx.inflight.started else HEARTBEAT_S
 
 
 def _rejects(upstream: Upstream) -> bool:

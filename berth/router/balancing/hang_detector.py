@@ -22,7 +22,7 @@ from berth.plan import Limits
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange.inflight import InflightRequest
-from berth.router.upstream.connection import ResponseTimeoutError, UpstreamFailureError
+from berth.router.upstream.connection import PreemptedError, ResponseTimeoutError, UpstreamFailureError
 
 _RETRY_S: Final = 1.0  # until the next try when the check could not be sent
 _UNKNOWN: Final = -1  # a status
@@ -131,6 +131,8 @@ class HangDetector:
                 connection = await upstream.pool.request(sent.path, sent.body, {}, left_s)
             except ResponseTimeoutError:
                 return 0
+            except PreemptedError:
+                return _UNKNOWN
             except UpstreamFailureError:
                 await asyncio.sleep(min(_RETRY_S, left_s))
             else:

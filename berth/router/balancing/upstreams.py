@@ -110,6 +110,9 @@ class Upstreams:
         self._replicas = {replica.name: replica for replica in plan.replicas}
         self._routes = plan.routes
         self._with_peer = _with_peer(plan.replicas)
+        may_go = [route for route in plan.models if plan.room and route.room and route.drain_timeout_s]
+        self._in_turn = {name for route in may_go for name in route.replicas}  # those that make room for other models
+        self._preempting: Sequence[Upstream] = ()  # those that do now, and whose requests have had their time
         self._initial = {replica.name: _initial_state(replica, plan.created) for replica in plan.replicas}
         self._attached = frozenset(replica.name for replica in plan.replicas if replica.attached)
         self._unreported = self._attached  # attached, and not in the state of control: they get requests nevertheless
@@ -125,7 +128,11 @@ class Upstreams:
         self._sort()
 
     def poll(self) -> None:
-        """Called a few times a second. If the file is missing or invalid, the last valid state is kept."""
+        """Called a few times a second. If the file is missing or invalid, the last valid state is kept. The exchanges
+        with replicas that have to make room are given up: each time, since a request may have been on its way to one.
+        """
+        for upstream in self._preempting:
+            upstream.pool.preempt()
         try:
             stat = os.stat(self._path)  # noqa: PTH116 - five times a second: the cheap call
             stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
@@ -138,6 +145,10 @@ class Upstreams:
         except (OSError, ValueError, msgspec.MsgspecError) as exc:
             log.warning("cannot read state file, keeping last known state", file=str(self._path), error=str(exc))
             return
+        self._take(state)
+
+    def _take(self, state: State) -> None:
+        """It is the last one from now on."""
         before = self.statuses
         if state.adapters != (self.state.adapters if self.state else ()):
             self._on_adapters(state.adapters)
@@ -154,6 +165,7 @@ class Upstreams:
             if now is ReplicaStatus.READY and was is not ReplicaStatus.READY:
                 self._upstreams[name].breaker.reset()
                 self._update(self._upstreams[name])
+        self._preempting = [self._upstreams[one.name] for one in self.statuses.values() if one.preempts]
         self._sort()
 
     def _split(self, canaries: Sequence[Canary]) -> None:
@@ -222,6 +234,11 @@ class Upstreams:
         text = f"model loading: {found.phase}{percent}" if found is not None else "model loading"
         left_s = min(filter(None, (state.left_s(time.time()) for state in states)), default=0.0)
         return f"{text}, about {left_s:.0f} s left" if left_s >= 1 else text
+
+    def may_move(self, upstream: Upstream) -> bool:
+        """Another engine may have to continue its streams, or itself once it is back: what they say has to be kept."""
+        name = upstream.replica.name
+        return name in self._with_peer or name in self._in_turn
 
     def has_peer(self, upstream: Upstream) -> bool:
         """Another replica of its model has the same weights."""

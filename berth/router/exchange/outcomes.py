@@ -77,6 +77,16 @@ class Outcome(StrEnum):
     CLIENT = "client"  # the request is invalid on every engine
     CUT = "cut"  # the stream ended before it was complete
     STOPPED = "stopped"  # the client disconnected, or Berth shuts down
+    PREEMPTED = "preempted"  # Berth gave it up: the replica makes room for another model
+
+
+class Preemption(StrEnum):
+    """What became of a request that was preempted, each time."""
+
+    CONTINUED = "continued"  # its stream goes on, by the same replica or another one
+    AGAIN = "again"  # nothing had reached the client: it was queued again
+    ENDED = "ended"  # with an error: it cannot be continued, or the model does not come back
+    STOPPED = "stopped"  # its client disconnected meanwhile, or Berth shut down
 
 
 _TEMPORARY = frozenset({Outcome.OVERLOADED, Outcome.LOADING})
@@ -172,6 +182,18 @@ def final_error(route: ModelRoute, attempts: Sequence[Attempt]) -> ApiError:
 def broken_stream(attempt: Attempt) -> UpstreamError:
     """The error that ends a stream which cannot be continued."""
     return UpstreamError(f"The response is incomplete. {attempt}", code=attempt.failure.code or UpstreamError.code)
+
+
+def preempted(attempt: Attempt, blocker: str = "") -> NotReadyError:
+    """The error of a request whose engine made room for another model. `blocker`: why its stream is not continued;
+    "": nothing had reached the client, and that was not the first time.
+    """
+    again = f"and the response cannot be continued ({blocker})" if blocker else "for the second time"
+    return NotReadyError(
+        f"{'The response is incomplete. ' if blocker else ''}{attempt}, {again}. Send the request again.",
+        code="preempted",
+        retry_after_s=_RETRY_LOADING_S,
+    )
 
 
 def not_ready(

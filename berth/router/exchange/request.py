@@ -49,8 +49,8 @@ class RequestContext:
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "began", "continued", "decoder", "error_code", "failures"),
         *("first_token_s", "flags", "frames", "grant", "headers", "hops", "ignored", "inflight", "key", "large"),
-        *("live_tokens", "load_s", "model", "moved_at_token", "prefix", "previous", "priority", "queue_s"),
-        *("queued_at", "recording", "request", "request_id", "route", "rule", "served_by", "served_headers"),
+        *("live_tokens", "load_s", "model", "moved_at_token", "preemptions", "prefix", "previous", "priority"),
+        *("queue_s", "queued_at", "recording", "request", "request_id", "route", "rule", "served_by", "served_headers"),
         *("session", "since", "status", "trace", "usage", "beginnings"),
     )
 
@@ -93,7 +93,7 @@ class RequestContext:
         # waited for a slot or a model, and for a model only; the last one of time.monotonic(), 0: it does not wait
         self.queue_s, self.load_s, self.queued_at = 0.0, 0.0, 0.0
         self.previous: Replica | None = None  # that failed before `served_by`
-        self.moved_at_token = 0  # where the last continuation began
+        self.moved_at_token = self.preemptions = 0  # where the last continuation began; how often it was preempted
         self.decoder: StreamDecoder | None = None  # of the stream in progress
         self.error_code = ""
         self.live_tokens, self.recording = 0, None  # the tokens of the stream in progress, as the metrics have them

@@ -34,7 +34,13 @@ from berth.router.forwarding.recording_decoder import RecordingDecoder
 from berth.router.forwarding.stream import PIECE_BYTES, FlushRounds, NoContentError, StreamForwarder, is_opening
 from berth.router.telemetry.metrics import Meter
 from berth.router.telemetry.request_journal import RequestJournal
-from berth.router.upstream.connection import ConnectFailedError, Connection, ResponseTimeoutError, UpstreamFailureError
+from berth.router.upstream.connection import (
+    ConnectFailedError,
+    Connection,
+    PreemptedError,
+    ResponseTimeoutError,
+    UpstreamFailureError,
+)
 from berth.sse import DONE, frames_of
 
 _TOKENIZE_S = 2.0
@@ -301,7 +307,7 @@ class Attempts:
         schema = expectation(request)
         if schema is not None and expected_choices(request) > 1:
             return ValidatingDecoder(decoder, schema), None
-        if schema is not None or (self._upstreams.has_peer(upstream) and continuation.blocker(request) is None):
+        if schema is not None or (self._upstreams.may_move(upstream) and continuation.blocker(request) is None):
             decoder.keep()
         return decoder, schema
 
@@ -342,7 +348,7 @@ class Attempts:
         """The first frames and the rest of the stream."""
         forwarder = StreamForwarder(decoder, upstream, connection, ctx.inflight, self._rounds, encoder=ctx.encoder)
         timeout_s = self._limits.token_timeout_s
-        ctx.decoder, failure, hangs = decoder, None, False
+        ctx.decoder, failure, hangs, outcome = decoder, None, False, Outcome.CUT
         try:
             if frames.endswith(DONE):
                 forwarder.last = frames
@@ -350,7 +356,7 @@ class Attempts:
                 await ctx.more(frames)
                 failure = await forwarder.run(timeout_s)
         except UpstreamFailureError as exc:  # a cut after the last frame takes nothing from the client
-            forwarder.last = DONE
+            forwarder.last, outcome = DONE, Outcome.PREEMPTED if isinstance(exc, PreemptedError) else Outcome.CUT
             hangs = isinstance(exc, ResponseTimeoutError | NoContentError)
             failure = decoder.end() and _failed(exc, timeout_s).failure
         finally:
@@ -358,7 +364,7 @@ class Attempts:
             ctx.decoder, ctx.frames = None, ctx.frames + decoder.frames
             self._meter.frames(upstream.replica, decoder.frames)
         if failure is not None:
-            return Result(outcome=_outcome_of(failure, Outcome.CUT), cut=failure, hangs=hangs, decoder=decoder)
+            return Result(outcome=_outcome_of(failure, outcome), cut=failure, hangs=hangs, decoder=decoder)
         if schema is not None:
             transcript = decoder.transcript()
             if problem := schema.problem(transcript.text, transcript.finish_reason):
@@ -400,6 +406,8 @@ def _failed(exc: UpstreamFailureError, limit_s: float) -> AttemptFailedError:
     if isinstance(exc, ResponseTimeoutError):
         failure = engine_failure(f"no response from the engine for {limit_s:g} s")
         return AttemptFailedError(Outcome.TIMEOUT, failure)
+    if isinstance(exc, PreemptedError):
+        return AttemptFailedError(Outcome.PREEMPTED, engine_failure(str(exc)))
     outcome = Outcome.CONNECT if isinstance(exc, ConnectFailedError) else Outcome.BROKEN
     return AttemptFailedError(outcome, engine_failure(str(exc)))
 

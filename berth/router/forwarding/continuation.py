@@ -89,6 +89,8 @@ def ending(request: InferenceRequest, model: str, so_far: Transcript) -> bytes:
 
 def notice(before: Replica, after: Replica, so_far: Transcript) -> bytes:
     """A comment, which clients ignore."""
+    if before.name == after.name:
+        return comment(f"berth continues {after.name} at token {so_far.tokens}")
     return comment(f"berth moved {before.name} -> {after.name} at token {so_far.tokens}")
 
 

@@ -7,14 +7,14 @@ clients take a stream that just stops for a complete response.
 
 from berth.canonical import Failure
 from berth.errors import LoopDetectedError
-from berth.ipc.journal import FALLBACK
+from berth.ipc.journal import FALLBACK, PREEMPTED
 from berth.log import log
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.circuit_breaker import RetryBudget
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange import outcomes
 from berth.router.exchange.headers import MOST_HOPS
-from berth.router.exchange.outcomes import UNHEALTHY, Outcome
+from berth.router.exchange.outcomes import UNHEALTHY, Outcome, Preemption
 from berth.router.exchange.request import RequestContext
 from berth.router.forwarding import withholding
 from berth.router.forwarding.attempt import AttemptFailedError, Attempts, Result, failed_attempt
@@ -41,6 +41,9 @@ class Proxy:
             try:
                 result = await self._attempts.make(ctx, upstream, ctx.request)
             except AttemptFailedError as exc:
+                if exc.outcome is Outcome.PREEMPTED:
+                    self._queue_again(ctx, tried.pop())
+                    continue
                 if exc.failure.final:
                     raise outcomes.rejection(exc.failure) from None
                 if exc.failure.code == LoopDetectedError.code:  # other Berths may serve it, but not pass it on
@@ -72,9 +75,24 @@ class Proxy:
         )
         return True
 
+    def _queue_again(self, ctx: RequestContext, upstream: Upstream) -> None:
+        """Nothing of the response has reached the client. Once only: an answer that takes longer than its model stays
+        would begin for ever.
+        """
+        attempt = ctx.failures.pop()
+        if ctx.preemptions:
+            self._meter.preempted(ctx.model, Preemption.ENDED)
+            raise outcomes.preempted(attempt)
+        self._meter.preempted(ctx.model, Preemption.AGAIN)
+        ctx.preemptions, ctx.flags = 1, ctx.flags | PREEMPTED
+        log.info("request preempted", request=ctx.request_id, model=ctx.model, replica=upstream.replica.name)
+
     async def _recover(self, ctx: RequestContext, upstream: Upstream, cut: Failure, result: Result) -> None:
-        """A stream was cut: peers continue it, or it ends with an error frame that has the first cause."""
-        blocker = await Recovery(ctx, self._upstreams, self._admission, self._attempts).complete(upstream, result)
+        """A stream was cut: peers continue it, or it ends with an error frame that has the first cause, or says that it
+        was preempted.
+        """
+        recovery = Recovery(ctx, self._upstreams, self._admission, self._attempts, self._meter)
+        blocker = await recovery.complete(upstream, result)
         if blocker is None:
             return
         self._meter.broken_stream(ctx.model, blocker)
@@ -86,4 +104,7 @@ class Proxy:
             reason=cut.message,
             not_continued=blocker,
         )
-        await ctx.fail(outcomes.broken_stream(failed_attempt(upstream, Outcome.CUT, cut)))
+        error = recovery.error or outcomes.broken_stream(failed_attempt(upstream, Outcome.CUT, cut))
+        if recovery.preempted is not None and recovery.error is None:
+            error = outcomes.preempted(failed_attempt(upstream, Outcome.PREEMPTED, recovery.preempted), blocker)
+        await ctx.fail(error)

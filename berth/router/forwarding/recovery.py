@@ -8,6 +8,9 @@ cases:
    those that could not be reached are asked again, and those that become ready;
 3. otherwise the stream ends with an error.
 
+A stream that was preempted, because its model makes room for another one, waits in the queue of its model like a new
+request, and loads it again: as long as that takes, or as its client allows.
+
 A request may be what breaks engines. So the stream also ends when MOST_BROKEN of them broke in one gap, before they
 said anything, and after MOST_CONTINUATIONS in all.
 """
@@ -18,16 +21,18 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from berth.canonical import Transcript
-from berth.ipc.journal import CONTINUED
+from berth.canonical import Failure, Transcript
+from berth.errors import ApiError
+from berth.ipc.journal import CONTINUED, PREEMPTED
 from berth.log import log
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.upstreams import Upstream, Upstreams
 from berth.router.exchange.heartbeats import Heartbeats
-from berth.router.exchange.outcomes import ContinuationBlocker, Outcome
+from berth.router.exchange.outcomes import ContinuationBlocker, Outcome, Preemption
 from berth.router.exchange.request import RequestContext
 from berth.router.forwarding import continuation
 from berth.router.forwarding.attempt import AttemptFailedError, Attempts, Result
+from berth.router.telemetry.metrics import Meter
 
 WAIT_S: Final = 10.0
 AGAIN_S: Final = 1.0  # until a replica that could not be reached is asked again
@@ -40,27 +45,50 @@ _PASSING: Final = frozenset({Outcome.CONNECT, Outcome.BROKEN, Outcome.OVERLOADED
 class Recovery:
     """Of one stream."""
 
-    def __init__(self, ctx: RequestContext, upstreams: Upstreams, admission: Admission, attempts: Attempts) -> None:
+    def __init__(
+        self, ctx: RequestContext, upstreams: Upstreams, admission: Admission, attempts: Attempts, meter: Meter
+    ) -> None:
         self._ctx = ctx
         self._upstreams = upstreams
         self._admission = admission
         self._attempts = attempts
+        self._meter = meter
+        self.preempted: Failure | None = None  # why the stream does not go on now: it was preempted
+        self.error: ApiError | None = None  # why the model does not come back
         self._so_far = Transcript(id="", created=0, text="", tokens=0)  # before the cut
         self._continuations = 0
 
     async def complete(self, upstream: Upstream, result: Result) -> ContinuationBlocker | None:
         """`upstream` has begun the stream, and `result` is its end. None: the client has a complete response now."""
+        outcome = Preemption.STOPPED
+        try:
+            blocker = await self._complete(upstream, result)
+            outcome = Preemption.ENDED
+        finally:
+            if self.preempted is not None:
+                self._meter.preempted(self._ctx.model, outcome)
+        return blocker
+
+    async def _complete(self, upstream: Upstream, result: Result) -> ContinuationBlocker | None:
         ctx = self._ctx
         while result.cut is not None:
+            if result.outcome is Outcome.PREEMPTED:
+                self.preempted = result.cut
+                ctx.preemptions, ctx.flags = ctx.preemptions + 1, ctx.flags | PREEMPTED
             if (blocker := result.blocker or continuation.blocker(ctx.request)) is not None:
                 return blocker
-            decoder = result.decoder if self._upstreams.has_peer(upstream) else None
+            may_go_on = self.preempted is not None or self._upstreams.has_peer(upstream)
+            decoder = result.decoder if may_go_on else None
             if decoder is None:
                 return ContinuationBlocker.ENGINE
             self._so_far = continuation.joined(self._so_far, decoder.transcript())
             if (blocker := continuation.blocker_in(self._so_far)) is not None:
                 return blocker
-            found = await self._bridge(_Gap(upstream, hangs=result.hangs))
+            gap = _Gap(upstream, hangs=result.hangs, preempted=self.preempted is not None)
+            if gap.preempted:
+                name, at = upstream.replica.name, self._so_far.tokens
+                log.info("stream preempted", request=ctx.request_id, model=ctx.model, replica=name, at_token=at)
+            found = await self._bridge(gap)
             if not isinstance(found, tuple):
                 return found
             upstream, result = found
@@ -77,6 +105,7 @@ class Recovery:
                 if ctx.request.include_usage:
                     return ContinuationBlocker.USAGE
                 await ctx.end(continuation.ending(ctx.request, ctx.model, self._so_far))
+                self._goes_on()
                 return None
             if peer is None:
                 return ContinuationBlocker.ENGINE
@@ -88,6 +117,13 @@ class Recovery:
         """The replica to ask, once there is one. None: there is none, nor will there be soon."""
         ctx = self._ctx
         while gap.broken < MOST_BROKEN:
+            if gap.away:
+                try:
+                    await self._admission.until_ready(ctx, beats=True)
+                except ApiError as error:
+                    self.error = error
+                    return None
+                gap.back(time.monotonic())
             peers = self._admission.peers(ctx, gap.cut)
             again = self._upstreams.continues(gap.cut, ctx.request.operation)
             if again and gap.cut in self._upstreams.ready(ctx.route):
@@ -110,7 +146,8 @@ class Recovery:
         except AttemptFailedError as exc:  # it is in ctx.failures
             gap.failed(peer, exc.outcome, time.monotonic())
             return None
-        self._continuations += 1
+        self._continuations += not gap.preempted
+        self._goes_on()
         ctx.previous, ctx.moved_at_token = gap.cut.replica, so_far.tokens
         ctx.flags |= CONTINUED
         ctx.continued = result.cut is None
@@ -124,20 +161,30 @@ class Recovery:
         )
         return result
 
+    def _goes_on(self) -> None:
+        if self.preempted is not None:
+            self.preempted = None
+            self._meter.preempted(self._ctx.model, Preemption.CONTINUED)
+
 
 class _Gap:
     """Who may be asked next, and for how long it is waited for one; pure."""
 
-    def __init__(self, cut: Upstream, *, hangs: bool) -> None:
+    def __init__(self, cut: Upstream, *, hangs: bool, preempted: bool = False) -> None:
         """`hangs`: the replica is still there, but silent."""
         now = time.monotonic()
         self.cut = cut
+        self.preempted = self.away = preempted  # `away`: the model has to come back first
         self.broken = 0
         self._ends = now + WAIT_S
         self._again_at = {cut: math.inf if hangs else now + AGAIN_S}  # of those that failed
 
+    def back(self, now: float) -> None:
+        self.away, self._ends, self._again_at = False, now + WAIT_S, {}
+
     def failed(self, peer: Upstream, outcome: Outcome, now: float) -> None:
         self.broken += outcome is Outcome.BROKEN
+        self.away = outcome is Outcome.PREEMPTED
         self._again_at[peer] = now + AGAIN_S if outcome in _PASSING else math.inf
 
     def choose(self, peers: Sequence[Upstream], now: float) -> Upstream | None:

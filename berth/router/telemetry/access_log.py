@@ -20,11 +20,11 @@ from berth.router.exchange.request import RequestContext
 _STDOUT: Final = 1
 _NAMES: Final = (
     *("request", "key", "api", "model", "replica", "status", "attempts"),
-    *("prompt_tokens", "completion_tokens", "first_token_s", "duration_s", "continued", "rule"),
+    *("prompt_tokens", "completion_tokens", "first_token_s", "duration_s", "continued", "preempted", "rule"),
 )
 _NEED_QUOTES: Final = frozenset(' "=')
 
-Row = tuple[str, str, str, str, str, int, int, int, int, float | None, float, bool, str]
+Row = tuple[str, str, str, str, str, int, int, int, int, float | None, float, bool, int, str]
 
 
 class AccessLog:
@@ -50,6 +50,7 @@ class AccessLog:
             ctx.first_token_s,
             duration_s,
             ctx.continued,
+            ctx.preemptions,
             "" if ctx.rule is None else ctx.rule.name,
         )
         self._rows.append((time.time(), row))
@@ -84,14 +85,16 @@ def api_name(kind: type) -> str:
 
 
 def _text_line(at: float, row: Row) -> bytes:
-    request, key, api, model, replica, status, attempts, prompt, completion, first_s, duration_s, continued, rule = row
+    request, key, api, model, replica, status, attempts, prompt, completion, first_s, duration_s, *rest = row
+    continued, preempted, rule = rest
+    more = (f" preempted={preempted}" if preempted else "") + (f" rule={rule}" if rule else "")
     clock = time.strftime("%H:%M:%S", time.localtime(at))
     first = "" if first_s is None else f" first_token_s={first_s:.3f}"
     return (
         f"{clock} router | request request={_quoted(request)} key={key} api={api} model={_quoted(model)} "
         f"replica={replica or '-'} status={status} attempts={attempts} "
         f"prompt_tokens={prompt} completion_tokens={completion}{first} "
-        f"duration_s={duration_s:.3f} continued={continued}{f' rule={rule}' if rule else ''}\n"
+        f"duration_s={duration_s:.3f} continued={continued}{more}\n"
     ).encode()
 
 

@@ -20,7 +20,7 @@ from berth.ipc.journal import BROKEN
 from berth.ipc.key_counters import CACHED, COMPLETION, FAILED, PROMPT, RATE_LIMITED, REJECTED, SUCCEEDED, USE_WIDTH
 from berth.notices import Notice
 from berth.plan import Plan, Replica
-from berth.router.exchange.outcomes import FAILED_ATTEMPTS, ContinuationBlocker, Outcome
+from berth.router.exchange.outcomes import FAILED_ATTEMPTS, ContinuationBlocker, Outcome, Preemption
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.telemetry.engine_metrics import engine_metrics, tracer_metrics
 from berth.router.telemetry.host_metrics import host_metrics, notice_metric
@@ -45,6 +45,7 @@ _ATTEMPTS = "berth_attempts"
 _FALLBACKS = "berth_fallbacks"
 _BROKEN = "berth_streams_broken"
 _CONTINUED = "berth_streams_continued"
+_PREEMPTED = "berth_requests_preempted"
 _FRAMES = "berth_stream_frames"
 _TOKENS = "berth_tokens"
 _IN_FLIGHT = "berth_requests_in_flight"
@@ -80,6 +81,7 @@ def layout(plan: Plan) -> Layout:
     )
     attempts = tuple((*replica, outcome.value) for replica in replicas for outcome in Outcome)
     broken = tuple((name, blocker.value) for name in models for blocker in ContinuationBlocker)
+    preempted = tuple((name, one.value) for name in models for one in Preemption)
     tokens = tuple((name, kind) for name in models for kind in TOKENS)
     rules = tuple((rule.name,) for rule in plan.rules)
     rejected = tuple((name, rejection.value) for name in models for rejection in Rejection)
@@ -89,7 +91,8 @@ def layout(plan: Plan) -> Layout:
             _counter(_ATTEMPTS, "Requests to engines.", ("replica", "engine", "outcome"), attempts),
             _counter(_FALLBACKS, "Requests that were sent to another replica.", ("replica", "engine"), replicas),
             _counter(_BROKEN, "Streams that ended with an error after they had begun.", ("model", "reason"), broken),
-            _counter(_CONTINUED, "Streams that another replica continued.", ("model",), names),
+            _counter(_CONTINUED, "Streams that a replica continued after a cut.", ("model",), names),
+            _counter(_PREEMPTED, "Requests whose engine made room meanwhile.", ("model", "outcome"), preempted),
             _counter(_FRAMES, "Frames of streams sent to clients.", ("replica", "engine"), replicas),
             _counter(_TOKENS, "Tokens, as the engines reported them.", ("model", "kind"), tokens),
             _gauge(_IN_FLIGHT, "Requests being served.", ("model",), names),
@@ -129,6 +132,7 @@ class Meter:
             for family in (_FALLBACKS, _FRAMES, _ON_REPLICA)
         )
         self._broken = {(model, blocker): slot for (model, blocker), slot in by_family[_BROKEN].items()}
+        self._preempted = {(model, one): slot for (model, one), slot in by_family[_PREEMPTED].items()}
         self._rejected = {(model, reason): slot for (model, reason), slot in by_family[_REJECTED].items()}
         self._continued, self._in_flight, self._first_token, self._duration, self._queued, self._queue_wait = (
             {model: slot for (model,), slot in by_family[family].items()}
@@ -192,6 +196,9 @@ class Meter:
 
     def broken_stream(self, model: str, blocker: ContinuationBlocker) -> None:
         self._row[self._broken[model, blocker]] += 1
+
+    def preempted(self, model: str, outcome: Preemption) -> None:
+        self._row[self._preempted[model, outcome]] += 1
 
     def frames(self, replica: Replica, frames: int) -> None:
         self._row[self._frames[replica.name]] += frames

@@ -35,7 +35,7 @@ REFRESH_S: Final = 1.0
 TALLY_S: Final = 10.0  # how old the tallies may be: to read them takes a millisecond for each worker
 LISTED_AFTER_S: Final = 1.0  # most requests are over by then
 _UNAUTHORIZED: Final = 401
-_WITH_USAGE: Final = frozenset({Outcome.OK, Outcome.CUT})
+_WITH_USAGE: Final = frozenset({Outcome.OK, Outcome.CUT, Outcome.PREEMPTED})
 _NO_USAGE: Final = Usage()
 
 

@@ -35,6 +35,10 @@ class ResponseTimeoutError(UpstreamFailureError):
     """Nothing came for too long."""
 
 
+class PreemptedError(UpstreamFailureError):
+    """Berth gave the exchange up: the engine makes room for another model."""
+
+
 class ResponseTooLongError(UpstreamFailureError):
     """The engine sent more than a response may have."""
 
@@ -208,6 +212,12 @@ class Connection(asyncio.Protocol):
         self._listener = None
         self.error = None  # one that was raised knows the frames that it came through, and they know the connection
         self._give_up(BrokenResponseError("the connection was given up"))
+
+    def preempt(self) -> None:
+        """Gives an exchange up that has not ended. What has come of it can still be taken."""
+        if not self.complete and self.error is None:
+            self._give_up(PreemptedError("it made room for another model"))
+            self._wake()
 
     def _give_up(self, error: UpstreamFailureError) -> None:
         self.error = self.error or error

@@ -38,6 +38,7 @@ class Pool:
         authorization = f"authorization: Bearer {key}\r\n" if key else ""
         self._fixed = f"host: {parts.netloc.rpartition('@')[2]}\r\nuser-agent: berth\r\n{authorization}"
         self._idle: dict[Connection, None] = {}  # the last one is the newest
+        self._busy: dict[Connection, None] = {}  # those with an exchange
         self._loop: asyncio.AbstractEventLoop | None = None  # of all requests: a lookup costs a system call
 
     async def request(
@@ -66,9 +67,11 @@ class Pool:
         while True:
             reused = connection is not None
             connection = connection or await self._connect(loop, timeout_s)
+            self._busy[connection] = None
             try:
                 await connection.request(head, body, deadline - loop.time())
             except BaseException as exc:
+                del self._busy[connection]
                 connection.close()
                 if not reused or connection.responded or not isinstance(exc, BrokenResponseError):
                     raise
@@ -78,11 +81,19 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Keeps a connection whose response was read to its end, and closes any other."""
+        self._busy.pop(connection, None)  # of an attached server that was identified meanwhile another pool has it
         if connection.usable:
             connection.rest()
             self._idle[connection] = None
         else:
             connection.close()
+
+    def preempt(self) -> None:
+        """Gives all exchanges up that have not ended, with a PreemptedError. One that begins meanwhile is not among
+        them: call it again.
+        """
+        for connection in tuple(self._busy):
+            connection.preempt()
 
     def close(self) -> None:
         for connection in tuple(self._idle):

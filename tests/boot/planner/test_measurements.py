@@ -90,6 +90,7 @@ def test_doctor_shows_the_estimate_beside_what_was_measured() -> None:
             "idle_stop_s": 1.0,
             "min_residency_s": 1.0,
             "max_wait_s": 1.0,
+            "drain_timeout_s": 1.0,
             "priority": Importance.LOW,
         },
         {"pin": True},

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from berth.control.decisions import claims, eviction, lifecycle, residency
+from berth.control.decisions import claims, eviction, lifecycle, preemption, residency
 from berth.control.decisions.eviction import Demand, Moment
 from berth.control.decisions.records import LIVE, Observation, Record
 from berth.control.operations.event_ring import EventRing
@@ -41,6 +41,8 @@ class Client:
     started: float | None = None
     ended: float | None = None
     error: str = ""
+    moves: bool = True  # its stream can be continued
+    preempted: int = 0  # how often
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Box:
     load_s: float = LOAD_S
     min_residency_s: float = 30.0
     max_wait_s: float = 60.0
+    drain_timeout_s: float = 0.0
     now: float = 1000.0
     broken: frozenset[str] = frozenset()
     priorities: Mapping[str, Importance] = field(default_factory=dict)
@@ -72,6 +75,7 @@ class Box:
                 room={0: size},
                 min_residency_s=self.min_residency_s,
                 max_wait_s=self.max_wait_s,
+                drain_timeout_s=self.drain_timeout_s,
                 priority=self.priority(name),
             )
             for name, size in self.sizes.items()
@@ -117,8 +121,8 @@ class Box:
     def waiting(self, model: str) -> list[Client]:
         return [one for one in self.clients if one.model == model and one.started is None and one.ended is None]
 
-    def request(self, model: str, seconds: float = 1.0) -> Client:
-        self.clients.append(Client(model=model, seconds=seconds, since=self.now))
+    def request(self, model: str, seconds: float = 1.0, *, moves: bool = True) -> Client:
+        self.clients.append(Client(model=model, seconds=seconds, since=self.now, moves=moves))
         return self.clients[-1]
 
     def ask(self, action: Action, model: str) -> DenialCode | None:
@@ -182,6 +186,7 @@ class Box:
                 assert not self.running(model) or outranked or is_late, "a busy model leaves too early"
                 self.swaps.append((self.now, model))
             self.operations.decided(found, self.observation(), self.now)
+        self._preempt()
         self.operations.settle(self.observation(), (), self.now)
         self._check()
 
@@ -221,6 +226,18 @@ class Box:
             elif one.started is None and eviction.blocker(route, self.observation(), self.pins):
                 one.ended, one.error = self.now, "no_room"
             self.used[one.model] = self.now
+
+    def _preempt(self) -> None:
+        for record in preemption.preempted(self.observation(), self.now):
+            assert record.replica.name not in self.pins
+            assert self.now - record.since >= self.drain_timeout_s > 0
+            for one in self.running(record.replica.name):
+                assert one.started is not None
+                if one.moves:
+                    one.seconds, one.started = max(one.seconds - (self.now - one.started), TURN_S), None
+                    one.preempted += 1
+                else:
+                    one.ended, one.error = self.now, "preempted"
 
     def _check(self) -> None:
         holding = eviction.holders(self.observation())
