@@ -20,7 +20,7 @@ def add_changes(commands: Commands, json: argparse.ArgumentParser) -> None:
     waits = argparse.ArgumentParser(add_help=False)
     waits.add_argument("--wait", type=float, metavar="S", help="wait for the end of the operation, up to S seconds")
     changes = argparse.ArgumentParser(add_help=False, parents=[waits])
-    changes.add_argument("--dry-run", action="store_true", help="only show what would change")
+    changes.add_argument("--dry-run", "--check", action="store_true", help="only show what would change")
     changes.add_argument(
         "--drain", type=float, default=300.0, metavar="S", help="cut requests that run longer than S seconds (300)"
     )
@@ -56,10 +56,13 @@ def add_migrations(
     changes: argparse.ArgumentParser,
     json: argparse.ArgumentParser,
 ) -> None:
-    text = "let another engine serve a model, step by step, without losing a request"
+    text = "let another engine, or the same one with other arguments, serve a model, without losing a request"
     migrate = commands.add_parser("migrate", help=text, parents=[changes, json])
     migrate.add_argument("model", metavar="MODEL", help="a name or alias")
-    migrate.add_argument("--to", required=True, metavar="ENGINE", help="one of the model's engines, or a replica")
+    migrate.add_argument("--to", default="", metavar="ENGINE", help="one of the model's engines, or a replica")
+    text = "what changes: args, args+, context, concurrency, kv_cache and other options of the model"
+    migrate.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=text)
+    migrate.add_argument("--source", default="", metavar="SOURCE", help="another checkpoint: a path, or ID[@REVISION]")
     rollback = commands.add_parser("rollback", help="migrate back to an earlier revision", parents=[changes, json])
     rollback.add_argument("model", metavar="MODEL", help="a name or alias")
     rollback.add_argument("--to", dest="revision", type=int, default=0, metavar="N", help="default: the one before")

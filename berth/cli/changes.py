@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from berth.cli.run_dir import run_dir_of
 
 if TYPE_CHECKING:
+    from berth.errors import ConfigError
     from berth.ipc.migration import Options
     from berth.ipc.operations import AdapterChange
 
@@ -57,9 +58,14 @@ def migrate_options(options: argparse.Namespace) -> "Options | None":
 
     if options.command not in ("migrate", "rollback"):
         return None
+    source = getattr(options, "source", "")
+    if options.command == "migrate" and not (options.to or options.set or source):
+        raise _without_target()
     return Options(
         to=getattr(options, "to", ""),
         revision=getattr(options, "revision", 0),
+        set=tuple(getattr(options, "set", ())),
+        source=str(Path(source).expanduser().absolute()) if source.startswith((".", "~")) else source,
         how=How(options.how),
         steps=options.steps,
         step_s=options.step_time,
@@ -69,6 +75,19 @@ def migrate_options(options: argparse.Namespace) -> "Options | None":
         first_token_s=options.first_token,
         token_s=options.token,
     )
+
+
+def _without_target() -> "ConfigError":
+    from berth.errors import ConfigError, Problem
+
+    problem = Problem(
+        variable="berth migrate",
+        value="",
+        reason="nothing is to change",
+        allowed="--to ENGINE, --set FIELD=VALUE (several times), --source SOURCE, or some of them",
+        example="berth migrate chat --set 'args=--max-num-seqs 64'",
+    )
+    return ConfigError([problem])
 
 
 def adapter_change(options: argparse.Namespace) -> "AdapterChange":

@@ -48,6 +48,7 @@ from berth.host.tls import CertificateError
 from berth.ipc import traffic
 from berth.ipc.heartbeats import BEAT_S, CONTROL, Heartbeat
 from berth.ipc.operations import Action, Change, Reply, Request
+from berth.ipc.revising import Revised
 from berth.log import log
 from berth.plan import Keys, Plan
 from berth.state import GpuState, ReplicaStatus
@@ -166,7 +167,7 @@ class Controller:
         return (
             self._heartbeat(),
             LoadWatch(self._runtime, prober).run(self._is_stopping),
-            serve(self._plan.paths.control_socket, self._answer),
+            serve(self._plan.paths.control_socket, self._asked),
             self._runtime.memory.run(),
             self._boxes.run(),
             self._key_watch.run(),
@@ -280,17 +281,44 @@ class Controller:
         if any(one.action is Action.RELOAD for one in self._runtime.operations.running):
             return False
         change = Change(action=Action.RELOAD, by=OF_FILES)
-        return self._answer(Request(change=change, who=OF_FILES)).denial is None
+        reply = self._changed(change, None)
+        self._runtime.changed.set()
+        self._audit.answered(Request(change=change, who=OF_FILES), reply)
+        return reply.denial is None
+
+    async def _asked(self, request: Request) -> Reply:
+        """By a client of the control socket. What has to be planned first, is; the answer itself is of one moment."""
+        change, revised = request.change, None
+        if change is not None and self._migrator is not None:
+            revised = await self._migrator.prepared(change, self._observer.observation(self._snapshot, {}))
+        if request.events_after is not None:
+            return Reply(events=self._runtime.events.after(request.events_after))
+        reply = self._answer(request) if change is None else self._changed(change, revised)
+        if request.operation or request == Request(who=request.who, origin=request.origin):
+            return reply
+        self._runtime.changed.set()
+        self._audit.answered(request, reply)
+        return reply
+
+    def _changed(self, change: Change, revised: Revised | None) -> Reply:
+        """`revised`: the model as a migration would have it planned."""
+        operations, around = self._runtime.operations, NOTHING
+        known = {one.id for one in operations.running}
+        live = tuple(traffic.workers(self._plan.paths.heartbeats).values())
+        if self._migrator is not None:
+            around = self._migrator.around(change, revised)
+        observation = self._observer.observation(self._snapshot, {})
+        reply = operations.ask(change, observation, workers=live, now=time.monotonic(), around=around)
+        is_new = reply.operation is not None and reply.operation.id not in known and not change.dry_run
+        if self._migrator is not None and reply.operation is not None and revised is not None and is_new:
+            self._migrator.keep(reply.operation, revised)
+        return reply
 
     def _answer(self, request: Request) -> Reply:
-        """To a client of the control socket."""
+        """To all but changes."""
         operations = self._runtime.operations
         observation = self._observer.observation(self._snapshot, {})
-        if request.change is not None:
-            live = tuple(traffic.workers(self._plan.paths.heartbeats).values())
-            around = self._migrator.around(request.change) if self._migrator is not None else NOTHING
-            reply = operations.ask(request.change, observation, workers=live, now=time.monotonic(), around=around)
-        elif request.cancel:
+        if request.cancel:
             reply = operations.cancel(request.cancel)
         elif request.renew is not None:
             reply = operations.renew(request.renew, observation, time.monotonic())
@@ -304,17 +332,13 @@ class Controller:
             reply = replace(reply, adapters=(*reply.adapters, *ignored))
         elif request.capture is not None:
             reply = self._captures.ask(request.capture)
-        elif request.events_after is not None:
-            return Reply(events=self._runtime.events.after(request.events_after))
         elif request.operation:
             found = operations.find(request.operation)
             denial = denials.unknown_operation(request.operation)
-            return operations.reply(found, observation) if found else Reply(denial=denial)
+            reply = operations.reply(found, observation) if found else Reply(denial=denial)
         else:
             moving = {one.id: gates.of_migration(one.migration) for one in operations.running if one.migration}
-            return Reply(operations=operations.kept.operations, pins=operations.kept.pins, gates=moving)
-        self._runtime.changed.set()
-        self._audit.answered(request, reply)
+            reply = Reply(operations=operations.kept.operations, pins=operations.kept.pins, gates=moving)
         return reply
 
     def _is_stopping(self) -> bool:

@@ -95,7 +95,8 @@ def _restored(
 
 def _as_before(record: Record, old: ReplicaState, offset_s: float) -> Record:
     since = old.since - offset_s
-    replica = as_discovered(record.replica, old.discovered) if old.discovered else record.replica
+    known = old.discovered if record.attached else None  # of others the plan is what they are
+    replica = as_discovered(record.replica, known) if known else record.replica
     return replace(
         record,
         replica=replica,

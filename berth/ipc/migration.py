@@ -55,7 +55,9 @@ class Move:
 class Options:
     """Of a migration that is requested."""
 
-    to: str = ""  # an engine, a dialect or a replica of the model; "": the revision before (a rollback)
+    # An engine, a dialect or a replica of the model. "": the revision before (a rollback), unless `set` or `source` say
+    # what is to change of the engine that serves.
+    to: str = ""
     revision: int = 0  # of a rollback: to this one; 0: the one before
     how: How = How.AUTO
     steps: tuple[float, ...] = STEPS
@@ -65,6 +67,17 @@ class Options:
     hold_s: float = HOLD_S  # the longest time for which requests may be queued
     first_token_s: float = 1.0  # a response that takes longer is slow
     token_s: float = 0.05  # and one whose tokens take longer on average
+    set: tuple[str, ...] = ()  # what changes of the model: "args=--max-num-seqs 64", "context=32768"
+    source: str = ""  # of the model: another checkpoint, or SOURCE@REVISION
+
+    @property
+    def changes(self) -> bool:
+        """It changes the entry of the model, not only which of its engines serves."""
+        return bool(self.set or self.source)
+
+    @property
+    def rolls_back(self) -> bool:
+        return not (self.to or self.changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +126,10 @@ class Migration:
     own: Counts = field(default_factory=Counts)
     other: Counts = field(default_factory=Counts)  # of the stable replica
     seen: tuple[int, ...] = ()  # the counters of the routers that are in `own` and `other` already
+    changes: tuple[str, ...] = ()  # of the revision, to what BERTH_MODELS says
+    revised: bool = False  # it brings other command lines than those that the plan has
+    dressed: bool = False  # the plan has those now
+    rolling: bool = False  # in place, while other replicas of the model serve: no request is queued
 
     @property
     def share(self) -> float:
@@ -120,6 +137,11 @@ class Migration:
         if self.phase is Phase.CANARY:
             return self.options.steps[self.step] / 100
         return 1.0 if self.phase in (Phase.PROMOTING, Phase.SETTLING, Phase.RETIRING, Phase.DONE) else 0.0
+
+    @property
+    def in_place(self) -> bool:
+        """The same replica, with another command line: one after the other."""
+        return self.candidate == self.stable
 
     @property
     def promoted(self) -> bool:

@@ -71,6 +71,7 @@ class Keys:
     nodes_key: str = ""  # signs the messages between the controls of several boxes
     hub_token: str = ""  # for what downloads, and nothing else
     session_secret: str = ""  # signs the cookies of the page; new at each start
+    environ: dict[str, str] = field(default_factory=dict)  # the BERTH_* variables, without secrets: see boot.revise
     otel: dict[str, str] = field(default_factory=dict)  # the OTEL_* variables, where traces are wanted; some are secret
 
     def to_json(self) -> bytes:

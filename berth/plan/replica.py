@@ -171,7 +171,9 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovered:
-    """What an attached server is, as far as it says so itself and nothing else is configured."""
+    """What an attached server is, as far as it says so itself and nothing else is configured; or what an engine is that
+    a migration starts with another command line.
+    """
 
     dialect: DialectName
     api_path: str
@@ -180,6 +182,7 @@ class Discovered:
     concurrency: int | None
     batch: int | None
     weights: str
+    vocab_size: int | None = None  # None: as before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +271,21 @@ class Replica:
             concurrency=found.concurrency,
             batch=found.batch,
             weights=found.weights,
+            vocab_size=found.vocab_size or self.vocab_size,
+        )
+
+    @property
+    def as_found(self) -> Discovered:
+        """For routers that know the replica as it was."""
+        return Discovered(
+            dialect=self.dialect,
+            api_path=self.api_path,
+            served_name=self.served_name,
+            context=self.context,
+            concurrency=self.concurrency,
+            batch=self.batch,
+            weights=self.weights,
+            vocab_size=self.vocab_size,
         )
 
     def same_weights(self, other: "Replica") -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-REVISION_VERSION = 1
+REVISION_VERSION = 2  # of a revision with changes; an older Berth would start it without them
 
 
 class Author(StrEnum):
@@ -22,7 +22,7 @@ class RevisionState(StrEnum):
 class Revision:
     """It holds no secret: values of variables and keys of engines are in `says` as keyed digests."""
 
-    v: int = REVISION_VERSION
+    v: int = 1
     model: str
     number: int
     at: int  # Unix seconds
@@ -35,3 +35,5 @@ class Revision:
     state: RevisionState = RevisionState.PROMOTED
     reason: str = ""
     operation: str = ""  # the id of the migration
+    # What a migration has changed in the entry of BERTH_MODELS: "context=32768", "engines[1].args=--max-num-seqs 64".
+    changes: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import subprocess
 import sys
 import threading
@@ -207,6 +208,45 @@ def test_without_room_requests_are_queued(berth: Appliance) -> None:
     assert not [one for one in berth.state().replicas if one.requested]
 
 
+def argv(berth: Appliance, replica: str) -> tuple[str, ...]:
+    launch = berth.plan().replica(replica).launch
+    assert launch is not None
+    return launch.argv
+
+
+def test_other_arguments_are_set_in_place(berth: Appliance) -> None:
+    before = argv(berth, VLLM)
+    code, shown = run(berth, "migrate", "m", "--set", "vllm.args+=--ttft 3ms", "--set", "context=2048", "--check")
+    assert code == 0, shown
+    assert shown.splitlines()[:3] == [
+        "  revision {}: in place, requests hold for about {} s".format(*re.findall(r"[0-9]+", shown)[:2]),
+        "  changes   engines[0].args=--itl 2ms --ttft 3ms",
+        "  changes   context=2048",
+    ]
+    assert argv(berth, VLLM) == before
+    with Clients(berth):
+        code, shown = run(berth, "migrate", "m", "--set", "args+=--ttft 3ms", "--set", "context=2048", "--wait", "120")
+        assert code == 0, shown
+        assert run(berth, "migration", newest(berth).id, "promote")[0] == 0  # it need not be watched any longer
+        berth.wait(lambda: newest(berth).state is OperationState.DONE)
+
+    assert argv(berth, VLLM)[-2:] == ("--ttft", "3ms")
+    assert (promoted(berth), statuses(berth)) == ((0, 1), ("ready", "standby"))
+    assert "context" in run(berth, "diff", "m")[1]
+    assert berth.http.get("/v1/models/m").json()["max_model_len"] == 2048
+
+
+def test_arguments_with_which_it_does_not_start_are_taken_back(berth: Appliance) -> None:
+    before = argv(berth, VLLM)
+    with Clients(berth):
+        code, shown = run(berth, "migrate", "m", "--set", "args=--no-such-option", "--wait", "120")
+        assert code == 1, shown
+
+    assert "m-sim is " in newest(berth).reason
+    assert (argv(berth, VLLM), statuses(berth)) == (before, ("ready", "standby"))
+    assert read(berth.paths.data_dir).of("m")[-1].state is RevisionState.REJECTED
+
+
 def test_the_next_start_takes_what_was_promoted(berth: Appliance) -> None:
     assert run(berth, "migrate", "m", "--to", "sglang", "--steps", "100", *BRIEF[:-1], "0", "--wait", "120")[0] == 0
     berth.wait(lambda: newest(berth).state is OperationState.DONE)
@@ -216,4 +256,6 @@ def test_the_next_start_takes_what_was_promoted(berth: Appliance) -> None:
 
     assert berth.plan().models[0].replicas[0] == VLLM  # named by its place: it is sglang now
     assert berth.plan().replica(VLLM).dialect == "sglang"
+    assert argv(berth, SGLANG)[-2:] == ("--ttft", "3ms")
+    assert berth.plan().models[0].context == 2048
     assert "BERTH_MODELS is unchanged since" in berth.output()

@@ -38,7 +38,7 @@ def parse_models(text: str) -> tuple[ModelSpec, ...]:
     else:
         models = parse_yaml(text, problems) if _is_yaml(text) else parse_line(text, problems)
     for model in models:
-        _check_model(model, problems)
+        check_model(model, problems)
     _check_names(models, problems)
     if problems.found:
         raise ConfigError(problems.found)
@@ -55,7 +55,7 @@ def _is_yaml(text: str) -> bool:
     return text.startswith(tuple(_YAML_START)) or re.search(r":(\s|\Z)", text) is not None
 
 
-def _check_model(model: ModelSpec, problems: Problems) -> None:
+def check_model(model: ModelSpec, problems: Problems) -> None:
     """The rules between the fields of one model."""
     if model.revision and not is_hub_id(model.source):
         problems.add(

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from berth.boot.config.otel import tracer_variables, tracing
 from berth.boot.config.route_checks import check_rules, new_aliases
 from berth.boot.config.settings import Settings
+from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.allocation import shared_room
 from berth.boot.planner.attached_replica import discovered
 from berth.boot.planner.auto_order import by_result
@@ -17,7 +18,7 @@ from berth.boot.planner.nodes import box_warnings, known_boxes, ray_token
 from berth.boot.planner.replicas import ReplicaBuilder, replica_names
 from berth.boot.planner.requirements import check_requirements
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
-from berth.boot.planner.revisions import in_promoted_order, notes, ordered, planned
+from berth.boot.planner.revisions import as_promoted, notes, planned, revised
 from berth.boot.planner.variants import allocate_variants
 from berth.boot.planner.warnings import plan_warnings
 from berth.boot.preflight import Level, require
@@ -50,7 +51,7 @@ OPEN_ACCESS = {
 def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName, Engine] = ENGINES) -> Plan:
     """ConfigError with all problems of models; PlacementError or MachineError where the host lacks what they need."""
     written = settings.models
-    settings = in_promoted_order(settings, host.history)
+    settings = as_promoted(settings, host.history)
     nodes, boxes = known_boxes(settings, host)
     resolved = tuple(
         by_result(one, host) if one.spec.auto and one.spec in written else one for one in resolve_models(settings, host)
@@ -119,7 +120,7 @@ def make_keys(settings: Settings, plan: Plan, environ: Mapping[str, str] = Mappi
     """
     entries = {
         name: spec.engines[position % len(spec.engines)] if spec.engines else spec.chosen(plan.replica(name).engine)
-        for spec, route in zip(ordered(settings.models, plan.revisions), plan.models, strict=True)
+        for spec, route in zip(revised(settings.models, plan.revisions), plan.models, strict=True)
         for position, name in enumerate(route.replicas)
     }
     given = {name: entry.api_key for name, entry in entries.items() if entry.api_key}
@@ -137,8 +138,15 @@ def make_keys(settings: Settings, plan: Plan, environ: Mapping[str, str] = Mappi
         nodes_key=settings.nodes_key,
         hub_token=settings.hf_token,
         session_secret=secrets.token_hex(KEY_BYTES),
+        environ=kept_variables(environ),
         otel=tracer_variables(settings, environ),
     )
+
+
+def kept_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a model is planned again with, for a migration."""
+    secret = {name for one in VARIABLES if one.secret for name in (one.name, one.file_name)}
+    return {name: text for name, text in environ.items() if name.startswith("BERTH_") and name not in secret}
 
 
 def _listen(settings: Settings) -> Listen:

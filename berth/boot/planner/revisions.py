@@ -4,14 +4,17 @@ BERTH_MODELS always wins: a model whose entry has changed since its last revisio
 While the entry is unchanged, the revision that was promoted last is started, also where a migration has promoted it.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 
+from berth.boot.config.model_changes import changed
 from berth.boot.config.model_spec import AdapterSpec, EngineSpec, ModelSpec
 from berth.boot.config.parsers import masked_url
 from berth.boot.config.settings import Settings
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.resolve import ResolvedModel
+from berth.errors import ConfigError
 from berth.log_lines import mask_secrets
 from berth.plan import Author, Revision
 from berth.records.revisions import History, digest
@@ -21,26 +24,40 @@ _SHORT_COMMIT = 12
 _UNNAMED = frozenset({"name", "engines", "options"})
 
 
-def ordered(specs: Sequence[ModelSpec], revisions: Sequence[Revision]) -> tuple[ModelSpec, ...]:
-    """The models with their engines in the order of their revisions."""
-    orders = {one.model: one.order for one in revisions}
+def revised(specs: Sequence[ModelSpec], revisions: Sequence[Revision]) -> tuple[ModelSpec, ...]:
+    """The models with the changes of their revisions, and their engines in the order of those."""
+    known = {one.model: one for one in revisions}
 
-    def in_order(spec: ModelSpec) -> ModelSpec:
-        order = orders.get(spec.name, ())
-        if sorted(order) != list(range(len(spec.engines))):
+    def as_promoted(spec: ModelSpec) -> ModelSpec:
+        one = known.get(spec.name)
+        if one is None:
             return spec
-        return replace(spec, engines=tuple(spec.engines[place] for place in order))
+        spec = changed(spec, one.changes) if one.changes else spec
+        if sorted(one.order) != list(range(len(spec.engines))):
+            return spec
+        return replace(spec, engines=tuple(spec.engines[place] for place in one.order))
 
-    return tuple(map(in_order, specs))
+    return tuple(map(as_promoted, specs))
 
 
-def in_promoted_order(settings: Settings, history: History) -> Settings:
-    """With the engines in the order of the revisions that are still those of BERTH_MODELS, unless they are ignored."""
+def as_promoted(settings: Settings, history: History) -> Settings:
+    """The models as the revisions that are still those of BERTH_MODELS, unless they are ignored."""
     if settings.revision == "env":
         return settings
     found = ((spec, history.promoted(spec.name)) for spec in settings.models)
-    current = [one for spec, one in found if one is not None and one.base == _base(spec, history.key)]
-    return replace(settings, models=ordered(settings.models, current))
+    current = [one for spec, one in found if one is not None and is_current(one, spec, history.key)]
+    return replace(settings, models=revised(settings.models, current))
+
+
+def is_current(one: Revision, spec: ModelSpec, key: bytes) -> bool:
+    """It is one of what BERTH_MODELS says, and this Berth knows all that it changes."""
+    if one.base != _base(spec, key):
+        return False
+    try:
+        changed(spec, one.changes)
+    except ConfigError:
+        return False
+    return True
 
 
 def planned(
@@ -53,12 +70,13 @@ def planned(
     for spec, model in zip(specs, models, strict=True):
         said, versions = says(model.spec, history.key), _versions(model, host)
         last, base = history.promoted(spec.name), _base(spec, history.key)
-        if last is not None and last.base == base and not (ignored and last.says != said):
+        is_known = last is not None and is_current(last, spec, history.key)
+        if last is not None and is_known and not (ignored and last.says != said):
             yield replace(last, versions=versions)
             continue
         order = tuple(range(len(spec.engines)))
         if last is not None and last.says == said:  # the order that was promoted is in BERTH_MODELS now
-            yield replace(last, base=base, order=order, versions=versions)
+            yield replace(last, v=1, base=base, order=order, changes=(), versions=versions)
             continue
         yield Revision(
             model=spec.name,
@@ -80,12 +98,23 @@ def notes(revisions: Sequence[Revision], history: History) -> Iterator[str]:
     for one in revisions:
         last = history.promoted(one.model)
         if last is not None and last.by is not Author.ENV and one.number > last.number:
-            engines = last.says.get("engines", "")
-            yield f"{one.model}: revision {one.number} is what BERTH_MODELS says, in place of {last.number} ({engines})"
-        if one.by is not Author.ENV and one.order != tuple(sorted(one.order)):
+            what = ", ".join(part for part in (last.says.get("engines", ""), *last.changes) if part)
+            yield f"{one.model}: revision {one.number} is what BERTH_MODELS says, in place of {last.number} ({what})"
+        is_moved = one.order != tuple(sorted(one.order))
+        if one.by is not Author.ENV and (is_moved or one.changes):
             engines = one.says.get("engines", "")
-            since = f"revision {one.number} ({engines}, by {one.by} on {date(one.at)}); BERTH_MODELS is unchanged since"
-            yield f"{one.model}: {since}. To keep it without the history: engines: [{engines}]"
+            what = ", ".join(part for part in (engines, *one.changes) if part)
+            since = f"revision {one.number} ({what}, by {one.by} on {date(one.at)}); BERTH_MODELS is unchanged since"
+            kept = [f"engines: [{engines}]"] * is_moved + [kept_as(line) for line in one.changes]
+            yield f"{one.model}: {since}. To keep it without the history: {', '.join(kept)}"
+
+
+def kept_as(change: str) -> str:
+    """As the entry of BERTH_MODELS has it: "vllm: {args: [--max-num-seqs, '64']}"."""
+    name, _equals, text = change.partition("=")
+    words = f"args: {shlex.split(text)}"
+    place, dot, _args = name.rpartition(".")
+    return (f"{place}: {{{words}}}" if place else words) if dot or name == "args" else f"{name}: {text or 'null'}"
 
 
 def says(spec: ModelSpec, key: bytes) -> dict[str, str]:

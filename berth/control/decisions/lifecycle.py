@@ -195,6 +195,8 @@ def on_attached_probe(record: Record, observation: Observation) -> Transition | 
 
 
 def activate_standby(record: Record, observation: Observation) -> Transition | None:
+    if migrations.keeps_back(record, observation.operations):
+        return None
     origin = standby.policy(record, observation).activation()
     return None if origin is None else Transition(name=record.replica.name, to=_S.WAITING, origin=origin)
 
@@ -333,7 +335,8 @@ def leased(observation: Observation, now: float) -> Iterator[Transition]:
             if origin is None and record.goal is None:
                 origin = standby.policy(record, observation).wake_up()
             if origin is not None:
-                waking[record.replica.name] = origin
+                moves = migrations.wakes(requests.operation_of(record, observation.operations), record.replica.name)
+                waking[record.replica.name] = "" if moves else origin
                 sleeping.append(record)
         elif record.status is _S.WAITING and record.cleaned_up:
             operation = requests.operation_of(record, observation.operations)

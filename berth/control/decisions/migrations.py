@@ -6,6 +6,9 @@ Without: holding -> starting -> checking -> promoting -> settling -> done. Reque
 From each phase until settling it may roll back: the candidate gets no more requests at once, finishes those that it
 has, and stops. Without room the replica before is started again then, and requests are queued until it serves.
 
+A candidate may bring another command line. It gets that while it rests: it is dressed. Where it is the replica that
+serves itself, the migration is as one without room for two: the replica stops, is dressed, and starts.
+
 A phase changes nothing by itself. What is to run and what is to rest follows from it, and the replicas' state machine
 gets there, also after control has died in the middle of it.
 """
@@ -50,17 +53,16 @@ def advance(migration: Migration, view: View, now: float) -> Migration:
         return canary(migration, view, now)
     if migration.phase is _P.PROMOTING and view.written:
         reason = f"the revision cannot be written: {view.written}"
-        return roll_back(migration, reason, now) if migration.hold_since else replace(migration, paused=reason)
+        return roll_back(migration, reason, now) if migration.how is How.SWAP else replace(migration, paused=reason)
     is_kept = now - migration.since < migration.options.keep_s or bool(migration.paused)
-    is_back = _rests(view.candidate) and view.stable.status in (_S.READY, _S.FAILED)
     rules = {
-        _P.HOLDING: (_rests(view.stable), _P.STARTING),
-        _P.STARTING: (view.candidate.status is _S.READY, _P.CHECKING),
-        _P.CHECKING: (view.checked == "", _P.PROMOTING if migration.hold_since else _P.CANARY),
+        _P.HOLDING: (rested(view.stable), _P.STARTING),
+        _P.STARTING: (view.candidate.status is _S.READY and _is_dressed(migration), _P.CHECKING),
+        _P.CHECKING: (view.checked == "", _P.PROMOTING if migration.how is How.SWAP else _P.CANARY),
         _P.PROMOTING: (view.written == "", _P.SETTLING),
         _P.SETTLING: (not is_kept, _P.RETIRING),
-        _P.RETIRING: (_rests(view.stable), _P.DONE),
-        _P.ROLLING_BACK: (is_back, _P.ROLLED_BACK),
+        _P.RETIRING: (rested(view.stable) or migration.in_place, _P.DONE),
+        _P.ROLLING_BACK: (_is_back(migration, view), _P.ROLLED_BACK),
     }
     is_due, following = rules.get(migration.phase, (False, migration.phase))
     if not is_due:
@@ -69,8 +71,31 @@ def advance(migration: Migration, view: View, now: float) -> Migration:
     return replace(migration, phase=following, since=now, paused="", hold_since=hold_since)
 
 
+def _is_back(migration: Migration, view: View) -> bool:
+    """The replica before serves, or cannot; the candidate rests, as it was."""
+    if migration.in_place:
+        gave_up = view.stable.status in GIVEN_UP and view.stable.since > migration.since
+        return not migration.dressed and (gave_up or view.stable.status is _S.READY)
+    is_idle = rested(view.candidate) or view.candidate.status is _S.ASLEEP  # a warm standby that was not woken
+    return not migration.dressed and is_idle and view.stable.status in (_S.READY, _S.FAILED)
+
+
+def _is_dressed(migration: Migration) -> bool:
+    return migration.dressed or not migration.revised
+
+
+def must_dress(migration: Migration, candidate: Record) -> bool:
+    """It rests, and is to start with the other command line."""
+    return migration.phase is _P.STARTING and not _is_dressed(migration) and rested(candidate)
+
+
+def must_undress(migration: Migration, candidate: Record) -> bool:
+    """It rests, and is to be what it was."""
+    return migration.phase is _P.ROLLING_BACK and migration.dressed and rested(candidate)
+
+
 def roll_back(migration: Migration, reason: str, now: float) -> Migration:
-    holds = now if migration.how is How.SWAP else 0.0
+    holds = now if migration.how is How.SWAP and not migration.rolling else 0.0
     return replace(migration, phase=_P.ROLLING_BACK, since=now, reason=reason, paused="", hold_since=holds)
 
 
@@ -114,13 +139,22 @@ def step(record: Record, operation: Operation, now: float) -> Transition | None:
     elif runs(migration, name):
         if status in (_S.STANDBY, _S.UNLOADED):
             found = Transition(name=name, to=_S.WAITING, reason=reason)
-        elif status in GIVEN_UP and operation.starts.get(name) == record.starts:
+        elif status in GIVEN_UP and (operation.starts.get(name) == record.starts or returns(migration, record)):
             found = Transition(name=name, to=_S.WAITING, reason=reason, history=History())
     return found
 
 
+def returns(migration: Migration, record: Record) -> bool:
+    """It has failed with the other command line, and is to start as before."""
+    is_as_before = migration.phase is _P.ROLLING_BACK and not migration.dressed
+    return migration.in_place and is_as_before and record.since <= migration.since
+
+
 def rests(migration: Migration, name: str) -> bool:
     """The migration wants the replica not to run."""
+    if migration.in_place:
+        leaves = migration.phase is _P.HOLDING or (migration.phase is _P.ROLLING_BACK and migration.dressed)
+        return leaves and name == migration.candidate
     if migration.phase in (_P.ROLLING_BACK, _P.ROLLED_BACK):
         return name == migration.candidate
     leaves = migration.phase is _P.RETIRING or migration.how is How.SWAP
@@ -130,8 +164,9 @@ def rests(migration: Migration, name: str) -> bool:
 def runs(migration: Migration, name: str) -> bool:
     """The migration wants the replica to run."""
     if migration.phase in (_P.ROLLING_BACK, _P.ROLLED_BACK):
-        return name == migration.stable and migration.how is How.SWAP
-    return name == migration.candidate and migration.phase is not _P.HOLDING
+        is_before = not (migration.in_place and migration.dressed)
+        return name == migration.stable and migration.how is How.SWAP and is_before
+    return name == migration.candidate and migration.phase is not _P.HOLDING and _is_dressed(migration)
 
 
 def may_start(record: Record, operation: Operation | None, records: Mapping[str, Record]) -> bool:
@@ -140,14 +175,27 @@ def may_start(record: Record, operation: Operation | None, records: Mapping[str,
     if migration is None or migration.how is not How.SWAP or not runs(migration, record.replica.name):
         return True
     others = {migration.candidate, migration.stable} - {record.replica.name}
-    return all(_rests(records[name]) for name in others)
+    return all(rested(records[name]) for name in others)
+
+
+def keeps_back(record: Record, operations: Iterable[Operation]) -> bool:
+    """It is a standby that takes over from nothing now: the migration wants it to rest, or undoes in its own place what
+    has failed.
+    """
+    found = (one.migration for one in operations if one.model == record.replica.model and one.migration is not None)
+    return any(one.in_place or rests(one, record.replica.name) for one in found)
+
+
+def wakes(operation: Operation | None, name: str) -> bool:
+    """It is a warm standby that is woken for a migration: nothing has failed."""
+    return operation is not None and operation.migration is not None and operation.migration.candidate == name
 
 
 def unproven(operations: Iterable[Operation]) -> frozenset[str]:
     """The candidates that run, and get no requests yet."""
     early = (_P.STARTING, _P.CHECKING)
     found = (one.migration for one in operations if one.migration is not None)
-    return frozenset(one.candidate for one in found if one.phase in early or (one.hold_since and not one.promoted))
+    return frozenset(one.candidate for one in found if one.phase in early or (one.how is How.SWAP and not one.promoted))
 
 
 def held(operations: Iterable[Operation]) -> frozenset[str]:
@@ -202,6 +250,8 @@ def broken(migration: Migration, view: View) -> str:
     begun = record.starts > view.starts or record.status in LIVE
     if view.not_free:
         return f"memory_not_free: {view.not_free}"
+    if migration.phase is _P.STARTING and not _is_dressed(migration) and not rested(record):
+        return f"{migration.candidate} was started in place of another replica, with the command line that it had"
     if begun and migration.phase is not _P.HOLDING and record.status in _FAILED:
         return f"{migration.candidate} is {record.status}: {record.reason}"
     if migration.phase is _P.CHECKING and view.checked:
@@ -211,7 +261,8 @@ def broken(migration: Migration, view: View) -> str:
     return ""
 
 
-def _rests(record: Record) -> bool:
+def rested(record: Record) -> bool:
+    """Its process has ended, with all that belongs to it."""
     return record.status in AT_REST and record.cleaned_up
 
 

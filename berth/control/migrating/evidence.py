@@ -61,7 +61,7 @@ class Evidence:
                 (migration.other, _WIDTH, migration.stable),
             )
         )
-        return replace(migration, seen=now, own=own, other=other)
+        return replace(migration, seen=now, own=own, other=migration.other if migration.in_place else other)
 
 
 def added(counts: Counts, new: list[int]) -> Counts:

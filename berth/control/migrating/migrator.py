@@ -14,14 +14,18 @@ from typing import Final
 
 from berth.control.decisions import migrations
 from berth.control.decisions.records import Observation
+from berth.control.migrating.dresser import Dresser
 from berth.control.migrating.evidence import Evidence
 from berth.control.migrating.examination import PROMPTS, Examination, Finding
+from berth.control.operations import planning
 from berth.control.operations.planning import Around
 from berth.control.operations.store import NOTHING
 from berth.control.runtime import Runtime
 from berth.host import cgroup
+from berth.ipc import traffic
 from berth.ipc.migration import How, Migration, Phase
 from berth.ipc.operations import Action, Change, Operation
+from berth.ipc.revising import Revised
 from berth.log import log
 from berth.plan import Revision, RevisionState
 from berth.records import revisions
@@ -42,6 +46,7 @@ class Migrator:
         self._findings: dict[str, Finding] = {}  # by operation
         self._rejected: set[str] = set()  # operations whose revision is written as such
         self._busy: dict[str, asyncio.Task[None]] = {}
+        self.dresser = Dresser(runtime)
 
     def cancel(self) -> None:
         for task in self._busy.values():
@@ -68,7 +73,7 @@ class Migrator:
         found = self._findings.get(operation.id)
         if found is not None and migration.check != found.summary:
             migration = replace(migration, check=found.summary)
-        after = migrations.advance(migration, view, now)
+        after = self._dressed(migrations.advance(migration, view, now), now)
         if after.phase is Phase.ROLLING_BACK:
             await self._reject(operation, after)
         latest = operations.find(operation.id)
@@ -80,7 +85,31 @@ class Migrator:
             log_phase(operation, after)
             self._runtime.events.migration(operation, after)
             self._runtime.changed.set()
+        if after.phase is Phase.DONE and after.revised:
+            self._finish(operation, after, observation)
         self._begin_work(operation, after, now)
+
+    def _dressed(self, migration: Migration, now: float) -> Migration:
+        """The migration after what is to be done to the plan by now."""
+        candidate = self._runtime.records[migration.candidate]
+        if migrations.must_dress(migration, candidate):
+            if error := self.dresser.dress(migration):
+                return migrations.roll_back(migration, f"the plan cannot be written: {error}", now)
+            return replace(migration, dressed=True)
+        if migrations.must_undress(migration, candidate) and not self.dresser.dress(migration, back=True):
+            return replace(migration, dressed=False, since=now)
+        return migration
+
+    def _finish(self, operation: Operation, migration: Migration, observation: Observation) -> None:
+        """Of a revision with another command line: the replicas that are left get theirs. New router workers show what
+        has changed of the model.
+        """
+        error = self.dresser.dress(migration)
+        if error or self.dresser.read(migration).before.route == self.dresser.read(migration).after.route:
+            return
+        workers = tuple(traffic.workers(self._runtime.plan.paths.heartbeats).values())
+        reload = Change(action=Action.RELOAD, by=f"migration {operation.id}")
+        self._runtime.operations.ask(reload, observation, workers=workers, now=time.monotonic())
 
     async def view(self, operation: Operation, migration: Migration, observation: Observation) -> migrations.View:
         records, name = self._runtime.records, migration.candidate
@@ -156,26 +185,50 @@ class Migrator:
 
     def revision(self, operation: Operation, migration: Migration, state: RevisionState) -> Revision:
         """What the model is with the candidate in front."""
-        known = next(one for one in self._runtime.plan.revisions if one.model == operation.model)
+        began = next(one for one in self._runtime.plan.revisions if one.model == operation.model)
         route = next(one for one in self._runtime.plan.models if one.name == operation.model)
-        places = dict(zip(route.replicas, known.order, strict=False))
-        names = dict(zip(known.order, known.engines, strict=False))
-        order = tuple(places[name] for name in migration.after)
+        known = revisions.read(self._runtime.plan.paths.data_dir).promoted(operation.model) or began
+        revised = self.dresser.read(migration).after if migration.revised else None
+        names = (
+            dict(zip(began.order, revised.engines, strict=False))
+            if revised
+            else dict(zip(known.order, known.engines, strict=False))
+        )
+        places = dict(zip(route.replicas, began.order, strict=False))
+        order = tuple(places[name] for name in migration.after) if began.order else ()
         engines = tuple(names.get(place, "") for place in order)
         return replace(
             known,
+            v=2 if migration.changes else 1,
             number=migration.revision,
             at=int(time.time()),
             by=migration.by,
             order=order,
             engines=engines,
-            says={**known.says, "engines": ", ".join(engines)},
+            says={**(revised or known).says} | ({"engines": ", ".join(engines)} if engines else {}),
+            changes=migration.changes,
             state=state,
             reason=migration.reason,
             operation=operation.id,
         )
 
-    def around(self, change: Change) -> Around:
+    async def prepared(self, change: Change, observation: Observation) -> Revised | None:
+        """The model as it would be planned for this migration. None: as it is."""
+        wanted = planning.wanted(change, observation, self.around(change))
+        return await self.dresser.revised(wanted) if wanted is not None else None
+
+    def keep(self, operation: Operation, revised: Revised) -> None:
+        """Of a migration that was accepted. Where it cannot be written, it is rolled back."""
+        migration = operation.migration
+        if migration is None:
+            return
+        try:
+            self.dresser.keep(migration, revised)
+        except OSError as error:
+            reason = f"the plan cannot be written: {error}"
+            self._runtime.operations.progressed(operation, migrations.roll_back(migration, reason, time.monotonic()))
+
+    def around(self, change: Change, revised: Revised | None = None) -> Around:
         """What the plan of a migration depends on, read now; of other changes nothing."""
         if change.action is not Action.MIGRATE:
             return NOTHING
@@ -194,6 +247,7 @@ class Migrator:
             history=history,
             places=dict(self._places()),
             unwritable=unwritable(history, revisions.path(plan.paths.data_dir).parent),
+            revised=revised,
         )
 
     def _places(self) -> Iterator[tuple[str, int]]:
@@ -207,7 +261,9 @@ def canaries(operations: tuple[Operation, ...]) -> tuple[Canary, ...]:
     return tuple(
         Canary(model=one.model, replica=one.migration.candidate, share=one.migration.share, salt=one.id)
         for one in operations
-        if one.migration is not None and one.migration.phase in (Phase.CANARY, Phase.PROMOTING)
+        if one.migration is not None
+        and one.migration.phase in (Phase.CANARY, Phase.PROMOTING)
+        and not one.migration.in_place
     )
 
 

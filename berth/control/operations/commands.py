@@ -45,7 +45,7 @@ def change(run_dir: str, requested: Change, *, wait_s: float | None, as_json: bo
     if requested.dry_run or reply.operation.state is OperationState.DONE or _serves(reply.operation):
         return 0
     undone = reply.operation.migration is not None and reply.operation.migration.phase is Phase.ROLLED_BACK
-    if undone and requested.migrate and not requested.migrate.to:  # which is what was requested
+    if undone and requested.migrate and requested.migrate.rolls_back:  # which is what was requested
         return 0
     if reply.operation.running:
         return 0 if wait_s is None else TIMED_OUT
@@ -118,14 +118,41 @@ def migrations(run_dir: str, *, as_json: bool) -> int:
     return 0
 
 
+def planned_lines(migration: Migration) -> list[str]:
+    """What it would do."""
+    options = migration.options
+    slow = f"first token after {options.first_token_s:g} s, or {options.token_s:g} s per token"
+    steps = ", ".join(f"{step:g}%" for step in options.steps)
+    canary = (
+        f"{steps} of the conversations, each for {options.step_s:g} s and {options.step_requests} requests at least"
+    )
+    if migration.rolling:
+        canary = "none: it gets requests again when it serves"
+    elif migration.how is How.SWAP:
+        canary = f"none: requests are queued until it serves, {options.hold_s:g} s at most"
+    kept = f"for {options.keep_s:g} s after that, until it is stopped"
+    if migration.in_place:
+        kept = f"gates are on for {options.keep_s:g} s; a rollback starts it again as it was"
+    return [
+        f"  revision {migration.revision}: {_how(migration)}",
+        *(f"  changes   {line}" for line in migration.changes),
+        f"  canary    {canary}",
+        f"  gates     failures, empty answers, slow answers ({slow}), formats, lengths",
+        f"  before    {migration.stable}: {kept}",
+    ]
+
+
 def migration_lines(migration: Migration) -> list[str]:
     """What it does, how far it is, and what was counted."""
-    lines = [f"  {migration.stable} -> {migration.candidate}, revision {migration.revision}: {_how(migration)}"]
+    where = migration.candidate if migration.in_place else f"{migration.stable} -> {migration.candidate}"
+    lines = [f"  {where}, revision {migration.revision}: {_how(migration)}"]
+    lines += [f"  changes   {line}" for line in migration.changes]
     lines.append(f"  phase     {_phase(migration)}")
     lines += [f"  paused    {migration.paused}"] if migration.paused else []
     lines += [f"  reason    {migration.reason}"] if migration.reason else []
     lines += [f"  check     {migration.check}"] if migration.check else []
-    for name, counts in ((migration.candidate, migration.own), (migration.stable, migration.other)):
+    sides = ((migration.candidate, migration.own), (migration.stable, migration.other))
+    for name, counts in sides[:1] if migration.in_place else sides:
         probes = f" ({counts.probes} of Berth's own)" if counts.probes else ""
         slow = f", {counts.slow} of {counts.timed} slow" if counts.timed else ""
         lines.append(f"  {name}: {counts.attempts} requests{probes}, {counts.failures} failed{slow}")
@@ -134,8 +161,10 @@ def migration_lines(migration: Migration) -> list[str]:
 
 
 def _how(migration: Migration) -> str:
+    if migration.rolling:
+        return "in place, while the model's other engines serve"
     if migration.how is How.SWAP:
-        return f"swap, requests hold for about {migration.hold_s:.0f} s"
+        return f"{'in place' if migration.in_place else 'swap'}, requests hold for about {migration.hold_s:.0f} s"
     return "both run, which fits"
 
 
@@ -189,7 +218,7 @@ def show(reply: Reply, *, as_json: bool, dry_run: bool = False) -> None:
     elif reply.operation is not None:
         lines = [] if dry_run else [operation_line(reply.operation)]
         if dry_run and (migration := reply.operation.migration) is not None:
-            lines.append(f"  revision {migration.revision}: {_how(migration)}")
+            lines += planned_lines(migration)
         sys.stdout.write(("\n".join([*lines, *step_lines(reply.steps)]) or "nothing would change") + "\n")
     else:
         pins = [f"{model} pinned by {pin.by or 'someone'} at {_time(pin.since)}" for model, pin in reply.pins.items()]

@@ -2,15 +2,17 @@
 queued where they have not; pure.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from berth.control.decisions.migrations import AT_REST
+from berth.control.decisions.migrations import rested
 from berth.control.decisions.records import COMING, LIVE, Observation, Record
 from berth.control.operations import denials
 from berth.ipc.migration import How, Migration, Options, Phase
 from berth.ipc.operations import Change, Denial, DenialCode
+from berth.ipc.revising import Revised, Wanted
 from berth.plan import Author, ModelRoute, RevisionState, Standby
 from berth.records.revisions import History
 from berth.state import ReplicaStatus
@@ -19,7 +21,10 @@ from berth.units import size
 _S = ReplicaStatus
 QUEUE_SHARE: Final = 0.8  # of the queue, that a predicted hold may fill
 UNKNOWN_START_S: Final = 60.0  # of an engine that has not been started here
+WAKE_S: Final = 10.0  # of one that sleeps
 CHECK_S: Final = 3.0
+LONGEST_SET: Final = 1000  # characters
+_ENGINE: Final = re.compile(r"([a-z]+(?::[a-z]+)?)\.args\+?=")
 
 
 class Pair(NamedTuple):
@@ -38,6 +43,26 @@ class Around:
     history: History = field(default_factory=History)
     places: Mapping[str, int] = field(default_factory=dict)  # of the replicas' engines in BERTH_MODELS
     unwritable: str = ""  # why no revision can be kept
+    revised: Revised | None = None  # the model as it would be planned, where that differs
+
+
+class Aim(NamedTuple):
+    """The replica that a migration is to, and the changes of BERTH_MODELS that it starts from; or why there is none."""
+
+    candidate: str
+    changes: tuple[str, ...] = ()
+    error: str = ""
+
+
+def wanted(change: Change, observation: Observation, around: Around) -> Wanted | None:
+    """What is to be planned before the migration can be; None: nothing, or it is denied anyway."""
+    route, options = denials.route_of(change.model, observation), change.migrate
+    if route is None or options is None:
+        return None
+    aim, now = target(route, options, around, observation), around.history.promoted(route.name)
+    if aim.error or not (options.changes or (now is not None and now.changes != aim.changes)):
+        return None
+    return Wanted(model=route.name, replica=aim.candidate, before=aim.changes, set=options.set, source=options.source)
 
 
 def migration(change: Change, observation: Observation, around: Around, now: float) -> Migration | Denial:
@@ -45,79 +70,140 @@ def migration(change: Change, observation: Observation, around: Around, now: flo
     if route is None or change.migrate is None:
         return denials.unknown_model(change.model, observation)
     options, records = change.migrate, {one.replica.name: one for one in observation.records}
-    candidate, text = "", unsuited(route, options)
-    if not text:
-        candidate, text = target(route, options, around, records)
-    pair = Pair(records[route.replicas[0]], records[candidate or route.replicas[0]])
-    if text := text or unready(pair, around):
+    aim, needed = target(route, options, around, observation), wanted(change, observation, around)
+    revised = around.revised if needed is not None else None
+    candidate = as_revised(records[aim.candidate or route.replicas[0]], revised)
+    pair = Pair(candidate if route.standby is Standby.HOT else records[route.replicas[0]], candidate)
+    if text := aim.error or unready(pair, around) or unrevised(route, pair, needed, around):
         return Denial(code=DenialCode.MIGRATION, message=text)
-    crowded = misfit(pair.candidate, observation, around)
+    crowded = misfit(route, pair, observation, around)
     if options.how is How.BOTH and crowded:
         advice = "`--how swap` queues requests meanwhile"
         return Denial(code=DenialCode.NO_ROOM, message=f"There is no room for both: {crowded}. {advice}.")
     how = options.how if options.how is not How.AUTO else How.SWAP if crowded else How.BOTH
-    if how is How.SWAP and (text := unbearable(route, pair, change, around)):
+    rolling = any(one.status is _S.READY and one.replica.name != aim.candidate for one in served(route, records))
+    holds = how is How.SWAP and not rolling
+    if holds and (text := unbearable(route, pair, change, around)):
         return Denial(code=DenialCode.HOLD, message=text)
     return Migration(
         options=options,
         how=how,
-        candidate=candidate,
-        stable=route.replicas[0],
+        candidate=aim.candidate,
+        stable=pair.stable.replica.name,
         before=route.replicas,
-        after=(candidate, *(name for name in route.replicas if name != candidate)),
+        after=promoted_order(route, pair),
         revision=around.history.next_number(route.name),
-        by=Author.MIGRATE if options.to else Author.ROLLBACK,
+        by=Author.ROLLBACK if options.rolls_back else Author.MIGRATE,
         phase=Phase.HOLDING if how is How.SWAP else Phase.STARTING,
         since=now,
-        hold_since=now if how is How.SWAP else 0.0,
-        hold_s=hold_s(pair, around, change.drain_s) if how is How.SWAP else 0.0,
+        hold_since=now if holds else 0.0,
+        hold_s=hold_s(pair, around, change.drain_s) if holds else 0.0,
+        rolling=rolling,
+        changes=revised.changes if revised else aim.changes,
+        revised=revised is not None,
     )
+
+
+def served(route: ModelRoute, records: Mapping[str, Record]) -> list[Record]:
+    """Those that serve at the same time."""
+    return [records[name] for name in route.replicas] if route.standby is Standby.HOT else []
+
+
+def promoted_order(route: ModelRoute, pair: Pair) -> tuple[str, ...]:
+    """The model's replicas once it is promoted: of those that all serve, none gets in front of another."""
+    first = route.replicas[0] if route.standby is Standby.HOT else pair.candidate.replica.name
+    return (first, *(name for name in route.replicas if name != first))
 
 
 def hold_s(pair: Pair, around: Around, drain_s: float) -> float:
     """For how long requests would be queued: the running ones end, and the other engine starts."""
     start_s = pair.candidate.load_s or pair.stable.load_s or UNKNOWN_START_S
+    if pair.candidate.status is _S.ASLEEP:
+        start_s = WAKE_S
     return min(around.longest_s, drain_s) + start_s + CHECK_S
 
 
-def unsuited(route: ModelRoute, options: Options) -> str:
+def only_args(options: Options) -> bool:
+    return (
+        bool(options.set) and not options.source and all(re.match(r"[a-z:]*\.?args\+?=", text) for text in options.set)
+    )
+
+
+def unsuited(route: ModelRoute, options: Options, around: Around) -> str:
     """Why the model cannot be migrated, whatever runs; "": it can."""
     steps, text = options.steps, ""
-    if len(route.replicas) < 2:
+    if len(route.replicas) < 2 and options.to and not options.changes:
         text = (
-            f"Model {route.name!r} has one engine. Name both in BERTH_MODELS, `engines: [vllm, sglang]`, and restart."
+            f"Model {route.name!r} has one engine. Name both in BERTH_MODELS, `engines: [vllm, sglang]`, and restart; "
+            "or change it: `--set args=...`."
         )
-    elif route.standby is not Standby.COLD:
-        text = f"The engines of {route.name!r} are {route.standby} standbys: migrations need `standby: cold`."
+    elif route.standby is Standby.WARM and options.changes:
+        text = f"The engines of {route.name!r} are warm standbys: change BERTH_MODELS, and restart Berth."
+    elif route.standby is Standby.HOT and not (options.rolls_back or only_args(options)):
+        text = (
+            f"All engines of {route.name!r} serve (`standby: hot`): only the arguments of one of them can be changed, "
+        )
+        text += f"`--to {route.replicas[-1]} --set args=...`; `share` in BERTH_MODELS says who gets how much."
+    elif len(route.replicas) > 1 and not around.places.keys() >= set(route.replicas):
+        text = f"Model {route.name!r} has `replicas`, which are alike: change BERTH_MODELS, and restart Berth."
     elif not steps or list(steps) != sorted(set(steps)) or not 0 < steps[0] <= steps[-1] <= 100:
         text = f"steps must be percentages that grow, up to 100, such as 1,5,25,100: not {', '.join(map(str, steps))}."
     elif min(options.step_s, options.keep_s, options.hold_s, options.step_requests) < 0:
         text = "step_s, step_requests, keep_s and hold_s must not be negative."
+    elif len("".join((*options.set, options.source))) > LONGEST_SET:
+        text = f"set and source have more than {LONGEST_SET} characters: change BERTH_MODELS, and restart."
     return text
 
 
-def target(route: ModelRoute, options: Options, around: Around, records: Mapping[str, Record]) -> tuple[str, str]:
-    """The replica to migrate to, or why there is none."""
-    serves = route.replicas[0]
-    if not options.to:
+def target(route: ModelRoute, options: Options, around: Around, observation: Observation) -> Aim:
+    """The replica to migrate to. The one that serves, only where its own command line is to change, and no other
+    replica of the same engine is at rest.
+    """
+    if text := unsuited(route, options, around):
+        return Aim("", (), text)
+    if options.rolls_back:
         return earlier(route, options, around)
-    replicas = [records[name].replica for name in route.replicas]
-    matching = [
-        one.name for one in replicas if options.to in (one.name, one.engine, one.dialect, f"{one.engine}:{one.dialect}")
+    now = around.history.promoted(route.name)
+    kept = now.changes if now is not None else ()
+    records = {one.replica.name: one for one in observation.records}
+    named = next((found[1] for text in options.set if (found := _ENGINE.match(text))), "")
+    if to := options.to or named:
+        return named_target(route, to, [records[name] for name in route.replicas], kept, changes=options.changes)
+    if route.standby is Standby.HOT and len(route.replicas) > 1:
+        names = ", ".join(route.replicas)
+        return Aim("", kept, f"Which of them? {route.name!r} has {names}: `--to {route.replicas[-1]}`.")
+    serves = records[route.replicas[0]].replica
+    rest = [
+        name
+        for name in route.replicas
+        if (one := records[name].replica).engine is serves.engine
+        and one.dialect is serves.dialect
+        and rested(records[name])
     ]
-    chosen = next((name for name in matching if name != serves), "")
-    if matching and not chosen:
-        return "", f"{route.name!r} is served by {serves} already."
+    return Aim(rest[0] if rest else serves.name, kept)
+
+
+def named_target(route: ModelRoute, to: str, records: Sequence[Record], kept: tuple[str, ...], *, changes: bool) -> Aim:
+    """The first that does not serve. One that serves, only where it changes itself."""
+    matching = [
+        one.replica.name
+        for one in records
+        if to in (one.replica.name, one.replica.engine, one.replica.dialect)
+        or to == f"{one.replica.engine}:{one.replica.dialect}"
+    ]
+    serving = route.replicas if route.standby is Standby.HOT else route.replicas[:1]
+    chosen = next((name for name in matching if name not in serving), "")
     if not matching:
-        known = ", ".join(f"{name} ({records[name].replica.kind})" for name in route.replicas)
-        return (
-            "",
-            f"{route.name!r} has no engine {options.to!r}. It has: {known}. Others need BERTH_MODELS and a restart.",
-        )
-    return chosen, ""
+        known = ", ".join(f"{one.replica.name} ({one.replica.kind})" for one in records)
+        text = f"{route.name!r} has no engine {to!r}. It has: {known}. Others need BERTH_MODELS and a restart."
+    elif not chosen and not changes:
+        text = f"{route.name!r} is served by {matching[0]} already."
+    else:
+        return Aim(chosen or matching[0], kept)
+    return Aim("", kept, text)
 
 
-def earlier(route: ModelRoute, options: Options, around: Around) -> tuple[str, str]:
+def earlier(route: ModelRoute, options: Options, around: Around) -> Aim:
     """Of a rollback: what served before, as far as BERTH_MODELS is still what it was then."""
     history, places = around.history, around.places
     now = history.promoted(route.name)
@@ -126,15 +212,51 @@ def earlier(route: ModelRoute, options: Options, around: Around) -> tuple[str, s
     if now is None or not wanted:
         kept = ", ".join(str(one.number) for one in past) or "none"
         text = f"{route.name!r} has no such revision that was promoted before. Kept: {kept}."
-        return "", f"{text} `berth revisions {route.name}` shows all."
+        return Aim("", (), f"{text} `berth revisions {route.name}` shows all.")
     (revision,) = wanted
     name = next((name for name in route.replicas if revision.order and places.get(name) == revision.order[0]), "")
+    if not revision.order and not now.order:  # Berth has chosen the engine
+        name = route.replicas[0]
+    if route.standby is Standby.HOT:
+        name = changing(route, places, set(revision.changes) ^ set(now.changes)) or name
     if revision.base != now.base or not name:
         shown = f"`berth diff {route.name} {now.number} {revision.number}` shows the difference"
-        return "", f"Revision {revision.number} comes from another BERTH_MODELS. {shown}: write it there, and restart."
-    if name == route.replicas[0]:
-        return "", f"{route.name!r} is served by {name} already."
-    return name, ""
+        text = f"Revision {revision.number} comes from another BERTH_MODELS. {shown}: write it there, and restart."
+        return Aim("", (), text)
+    if name == route.replicas[0] and revision.changes == now.changes:
+        return Aim("", (), f"{route.name!r} is served by {name} already.")
+    return Aim(name, revision.changes)
+
+
+def changing(route: ModelRoute, places: Mapping[str, int], lines: Collection[str]) -> str:
+    """The replica whose arguments change; "": none, or several do."""
+    found = {int(one[1]) for line in lines if (one := re.match(r"engines\[([0-9]+)\]", line))}
+    names = [name for name in route.replicas if places.get(name) in found]
+    return names[0] if len(names) == 1 else ""
+
+
+def as_revised(record: Record, revised: Revised | None) -> Record:
+    """With the command line and the memory that it would have."""
+    replicas = revised.replicas if revised is not None else ()
+    return replace(record, replica=next((one for one in replicas if one.name == record.replica.name), record.replica))
+
+
+def unrevised(route: ModelRoute, pair: Pair, needed: Wanted | None, around: Around) -> str:
+    """Why the model cannot become what is wanted of it; "": it can, or nothing of it changes."""
+    revised, now, text = around.revised, around.history.promoted(route.name), ""
+    if needed is None:
+        return ""
+    if revised is None or revised.wanted != needed:
+        text = f"{route.name!r} has changed meanwhile: request it again."
+    elif revised.error or revised.route is None:
+        text = f"{route.name!r} cannot be planned so: {revised.error or 'no reply'}"
+    elif revised.route.room != route.room:
+        text = f"{route.name!r} would take other room: change BERTH_MODELS, and restart Berth."
+    elif pair.stable.replica.ranks is not None:
+        text = f"{route.name!r} runs on several boxes: change BERTH_MODELS on each of them, and restart Berth."
+    elif pair.candidate.replica.name == pair.stable.replica.name and now is not None and revised.changes == now.changes:
+        text = f"Nothing would change: {route.name!r} is served so already."
+    return text
 
 
 def unready(pair: Pair, around: Around) -> str:
@@ -146,14 +268,22 @@ def unready(pair: Pair, around: Around) -> str:
         return f"No revision can be kept: {around.unwritable}"
     if stable.status is not _S.READY:
         return f"{stable.replica.name} does not serve ({stable.status}): there is nothing to migrate from."
-    if candidate.status not in AT_REST or not candidate.cleaned_up:
+    is_asleep = candidate.status is _S.ASLEEP and candidate.goal is None  # a warm standby
+    if candidate.replica.name != stable.replica.name and not (rested(candidate) or is_asleep):
         return f"{candidate.replica.name} is {candidate.status}. Try again when it is at rest."
     return ""
 
 
-def misfit(candidate: Record, observation: Observation, around: Around) -> str:
+def misfit(route: ModelRoute, pair: Pair, observation: Observation, around: Around) -> str:
     """Why the candidate has no room next to all that runs; "": it has."""
+    candidate = pair.candidate
+    if candidate.replica.name == pair.stable.replica.name:
+        kind = candidate.replica.kind
+        advice = f"for a place next to it name the engine twice, `engines: [{kind}, {kind}]`, and restart"
+        return f"{candidate.replica.name} serves, and changes itself; {advice}"
     replica, memory = candidate.replica, candidate.replica.memory
+    if route.standby is Standby.WARM:
+        return f"{replica.name} is a warm standby, which serves when {pair.stable.replica.name} does not"
     if not replica.gpus:
         needed = memory.total_bytes if memory else 0
         free = around.ram_free_bytes

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,13 +17,13 @@ RETRY_S: Final = 5.0
 _MASK: Final = 0o177
 
 
-async def serve(path: Path, answer: Callable[[Request], Reply], *, retry_s: float = RETRY_S) -> None:
+async def serve(path: Path, answer: Callable[[Request], Awaitable[Reply]], *, retry_s: float = RETRY_S) -> None:
     """Until it is cancelled. The socket is for the user of control only."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while (line := await reader.readline()).endswith(b"\n"):
-                writer.write(msgspec.json.encode(answered(line, answer)) + b"\n")
+                writer.write(msgspec.json.encode(await answered(line, answer)) + b"\n")
                 await writer.drain()
         except (OSError, ValueError):  # the client is gone, or its line is too long
             pass
@@ -58,9 +58,9 @@ def bound_socket(path: Path) -> socket.socket:
     return bound
 
 
-def answered(line: bytes, answer: Callable[[Request], Reply]) -> Reply:
+async def answered(line: bytes, answer: Callable[[Request], Awaitable[Reply]]) -> Reply:
     try:
         request = msgspec.json.decode(line, type=Request)
     except ValueError as error:
         return Reply(denial=Denial(code=DenialCode.INVALID, message=f"Not a request that this Berth reads: {error}"))
-    return answer(request)
+    return await answer(request)

@@ -435,7 +435,7 @@ def with_migration(operation: Operation, made: Migration, observation: Observati
 def undoes(known: Operation, change: Change) -> bool:
     """A rollback to what serves, or served, before a migration that is not over: that takes no start."""
     migration, options = known.migration, change.migrate
-    if migration is None or options is None or options.to or change.dry_run:
+    if migration is None or options is None or not options.rolls_back or change.dry_run:
         return False
     return migration.phase in migrations.ABORTABLE and options.revision in (0, migration.revision - 1)
 

@@ -99,7 +99,8 @@ class Upstreams:
         on_adapters: Callable[[Sequence[AddedAdapter]], None] = lambda _: None,
         on_canaries: Callable[[Collection[str]], None] = lambda _: None,
     ) -> None:
-        """`on_context` gets a model and its context where that is known only when a server has been identified;
+        """`on_context` gets a model and its context where that is known only when a server has been identified, or has
+        changed by a migration;
         `on_adapters` those that were added, and `on_canaries` the routes with a canary, whenever they have changed.
         """
         self._on_canaries = on_canaries
@@ -158,7 +159,7 @@ class Upstreams:
         self._unreported = self._attached - {replica.name for replica in state.replicas}
         self.statuses = {**self._initial, **{r.name: r for r in state.replicas if r.name in self._initial}}
         for reported in state.replicas:
-            if reported.discovered is not None and reported.name in self._attached:
+            if reported.discovered is not None and reported.name in self._replicas:
                 self._discovered(reported.name, reported.discovered)
         for name in tuple(self.ejected):
             was, now = before[name].status, self.statuses[name].status

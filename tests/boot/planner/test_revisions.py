@@ -178,3 +178,40 @@ def test_the_same_engine_twice_is_named_by_its_arguments() -> None:
     assert plan.replica(plan.models[0].replicas[0]).launch is not None
     written = replace(spec, engines=spec.engines[::-1])
     assert plan_of(written, first(spec), two).revisions[0].number == 2
+
+
+def changed(*changes: str) -> Revision:
+    one = first()
+    said = {**one.says, "context": "4096"}
+    return replace(one, v=2, number=2, by=Author.MIGRATE, at=1_764_000_000, changes=changes, says=said)
+
+
+def test_what_a_migration_has_changed_is_started_and_says_how_to_keep_it() -> None:
+    plan = plan_of(CHAT, first(), changed("engines[0].args=--max-num-seqs 64", "context=4096"))
+
+    launch = plan.replica("chat-vllm").launch
+    assert launch is not None
+    assert launch.argv[-2:] == ("--max-num-seqs", "64")
+    assert plan.replica("chat-sglang").context == 4096
+    assert plan.revisions[0].number == 2
+    (note,) = [text for text in plan.warnings if "revision" in text]
+    assert "(vllm, sglang, engines[0].args=--max-num-seqs 64, context=4096, by migrate" in note
+    assert note.endswith("history: engines[0]: {args: ['--max-num-seqs', '64']}, context: 4096")
+
+
+def test_what_is_written_down_of_a_migration_is_the_same_revision() -> None:
+    written = replace(CHAT, context=4096)
+    promoted = replace(changed("context=4096"), says=says(written, b"k" * 32))
+    (one,) = plan_of(written, first(), promoted).revisions
+
+    assert (one.number, one.changes, one.v, one.base) == (2, (), 1, first(written).base)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_revision_is_not_started_that_is_ignored_or_not_understood(*, ignored: bool) -> None:
+    plan = plan_of(CHAT, first(), changed("context=4096" if ignored else "later=1"), ignored=ignored)
+
+    assert plan.replica("chat-vllm").context != 4096
+    assert (plan.revisions[0].number, plan.revisions[0].by, plan.revisions[0].changes) == (3, Author.ENV, ())
+    (note,) = [text for text in plan.warnings if "revision" in text]
+    assert "revision 3 is what BERTH_MODELS says, in place of 2 (vllm, sglang, " in note

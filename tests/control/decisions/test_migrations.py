@@ -248,6 +248,98 @@ def test_its_end_is_that_of_the_operation() -> None:
     assert step(record("new", S.STANDBY), replace(operation(BEGUN), migration=None), NOW) is None
 
 
+# in place, with another command line
+
+PLACE = replace(SWAP, candidate="old", after=("old", "new"), revised=True)
+DRESSED = replace(PLACE, phase=P.STARTING, dressed=True)
+
+
+def itself(status: ReplicaStatus, starts: int = 0, since: float = 0.0, **fields: object) -> View:
+    one = replace(record("old", status, starts=starts), since=since)
+    made = View(candidate=one, stable=one, starts=0)
+    return replace(made, **fields)  # type: ignore[arg-type] # any field
+
+
+@pytest.mark.parametrize(
+    ("before", "seen", "phase"),
+    [
+        (PLACE, itself(S.DRAINING), P.HOLDING),
+        (PLACE, itself(S.STANDBY), P.STARTING),
+        (replace(DRESSED, dressed=False), itself(S.STANDBY), P.STARTING),
+        (DRESSED, itself(S.STARTING, 1), P.STARTING),
+        (DRESSED, itself(S.READY, 1), P.CHECKING),
+        (DRESSED, itself(S.BACKOFF, 1), P.ROLLING_BACK),
+        (replace(DRESSED, phase=P.CHECKING), itself(S.READY, 1, checked=""), P.PROMOTING),
+        (replace(DRESSED, phase=P.PROMOTING), itself(S.READY, 1, written=""), P.SETTLING),
+        (replace(DRESSED, phase=P.SETTLING, hold_since=0.0), itself(S.READY, 1), P.RETIRING),
+        (replace(DRESSED, phase=P.RETIRING, hold_since=0.0), itself(S.READY, 1), P.DONE),
+        (replace(DRESSED, phase=P.ROLLING_BACK), itself(S.READY, 1), P.ROLLING_BACK),
+        (replace(DRESSED, phase=P.ROLLING_BACK, dressed=False), itself(S.READY, 2), P.ROLLED_BACK),
+        (replace(DRESSED, phase=P.ROLLING_BACK, dressed=False), itself(S.FAILED, 1, NOW - 101), P.ROLLING_BACK),
+        (replace(DRESSED, phase=P.ROLLING_BACK, dressed=False), itself(S.FAILED, 2, NOW - 1), P.ROLLED_BACK),
+    ],
+)
+def test_in_place_each_phase_leads_to_the_next(before: Migration, seen: View, phase: Phase) -> None:
+    assert advance(before, seen, NOW).phase is phase
+
+
+@pytest.mark.parametrize(
+    ("migration", "one", "to"),
+    [
+        (PLACE, record("old", S.READY), S.DRAINING),
+        (replace(PLACE, phase=P.STARTING), record("old", S.STANDBY), None),
+        (DRESSED, record("old", S.STANDBY), S.WAITING),
+        (replace(DRESSED, phase=P.SETTLING), record("old", S.READY), None),
+        (replace(DRESSED, phase=P.ROLLING_BACK), record("old", S.READY), S.DRAINING),
+        (replace(DRESSED, phase=P.ROLLING_BACK), record("old", S.BACKOFF), S.STANDBY),
+        (replace(DRESSED, phase=P.ROLLING_BACK), record("old", S.STANDBY), None),
+        (replace(DRESSED, phase=P.ROLLING_BACK, dressed=False), record("old", S.STANDBY), S.WAITING),
+        (replace(DRESSED, phase=P.ROLLING_BACK, dressed=False), record("old", S.FAILED, starts=1), S.WAITING),
+        (replace(DRESSED, phase=P.ROLLED_BACK, dressed=False), record("old", S.READY), None),
+        (replace(BEGUN, revised=True), record("new", S.STANDBY), None),
+        (replace(BEGUN, revised=True, dressed=True), record("new", S.STANDBY), S.WAITING),
+    ],
+)
+def test_in_place_it_stops_is_dressed_and_starts(
+    migration: Migration, one: Record, to: ReplicaStatus | None
+) -> None:  # fmt: skip
+    found = step(one, operation(migration), NOW)
+    assert (found and found.to) == to
+
+
+def test_a_command_line_changes_only_while_the_replica_rests() -> None:
+    resting, running = record("new", S.STANDBY), record("new", S.READY)
+    begun, back = replace(BEGUN, revised=True), replace(BEGUN, revised=True, dressed=True, phase=P.ROLLING_BACK)
+
+    assert migrations.must_dress(begun, resting)
+    assert not migrations.must_dress(begun, running)
+    assert not migrations.must_dress(BEGUN, resting)
+    assert migrations.must_undress(back, resting)
+    assert not migrations.must_undress(back, running)
+    assert not migrations.must_undress(replace(back, dressed=False), resting)
+    taken = advance(begun, view(S.STARTING, S.FAILED), NOW)
+    assert (taken.phase, "was started in place of another replica" in taken.reason) == (P.ROLLING_BACK, True)
+
+
+def test_standbys_do_not_take_over_from_what_a_migration_stops() -> None:
+    def kept_back(migration: Migration, name: str) -> bool:
+        return migrations.keeps_back(record(name, S.STANDBY), [operation(migration)])
+
+    assert kept_back(PLACE, "new")
+    assert kept_back(SWAP, "old")
+    assert not kept_back(SWAP, "new")
+    assert not kept_back(BEGUN, "new")
+    assert not migrations.keeps_back(record("new", S.STANDBY), [replace(operation(PLACE), model="other")])
+
+
+def test_a_warm_standby_that_was_not_woken_sleeps_on() -> None:
+    back = replace(SWAP, phase=P.ROLLING_BACK)
+    assert advance(back, view(S.ASLEEP), NOW).phase is P.ROLLED_BACK
+    assert migrations.wakes(operation(SWAP), "new")
+    assert not migrations.wakes(operation(SWAP), "old")
+    assert not migrations.wakes(None, "new")
+
+
 STATUSES = [S.STANDBY, S.WAITING, S.STARTING, S.READY, S.BACKOFF, S.FAILED, S.DRAINING, S.STOPPING]
 
 

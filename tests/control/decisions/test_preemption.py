@@ -21,9 +21,9 @@ DRAIN_S = 15.0
 STAYS_S = max(30.0, 3 * LOAD_S)
 
 
-def one_in_use(**fields: float) -> tuple[Box, Client]:
+def one_in_use(drain_timeout_s: float) -> tuple[Box, Client]:
     """`a` has a long stream, and is about to drain for `b`."""
-    box = Box({"a": 6, "b": 6}, max_wait_s=5, **fields)
+    box = Box({"a": 6, "b": 6}, max_wait_s=5, drain_timeout_s=drain_timeout_s)
     stream = box.request("a", seconds=200)
     box.turns(40)
     return box, stream

@@ -53,7 +53,7 @@ class Control:
             self._loop.run_until_complete(self._task)
         self._loop.close()
 
-    def _answer(self, request: Request) -> Reply:
+    async def _answer(self, request: Request) -> Reply:
         self.requests.append(request)
         return self.reply
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from berth.control.decisions.records import Observation, Record
+from berth.control.decisions.records import Goal, Observation, Record
 from berth.control.operations.event_ring import EventRing
-from berth.control.operations.planning import Around, migration
+from berth.control.operations.planning import Around, migration, wanted
 from berth.control.operations.store import Operations
 from berth.ipc.migration import How, Migration, Move, MoveKind, Options, Phase
 from berth.ipc.operations import HISTORY, Action, Change, Denial, DenialCode
+from berth.ipc.revising import Revised, Wanted
 from berth.plan import (
     Author,
     EngineName,
@@ -89,7 +90,16 @@ def test_the_engine_behind_gets_in_front(to: str) -> None:
         (None, {"steps": (101.0,)}, "steps must be percentages"),
         (None, {"step_s": -1.0}, "must not be negative"),
         (seen(OLD, route=replace(ROUTE, replicas=("chat-vllm",))), {}, "has one engine. Name both in BERTH_MODELS"),
-        (seen(route=replace(ROUTE, standby=Standby.WARM)), {}, "are warm standbys: migrations need `standby: cold`"),
+        (
+            seen(route=replace(ROUTE, standby=Standby.WARM)),
+            {"set": ("args=",)},
+            "are warm standbys: change BERTH_MODELS",
+        ),
+        (seen(route=replace(ROUTE, standby=Standby.HOT)), {}, "serve (`standby: hot`): only the arguments of one"),
+        (seen(route=replace(ROUTE, standby=Standby.HOT)), {"to": "", "source": "x"}, "only the arguments of one"),
+        (seen(route=replace(ROUTE, standby=Standby.HOT)), {"to": "", "set": ("args=",)}, "`--to chat-sglang`"),
+        (seen(route=replace(ROUTE, replicas=("chat-vllm", "chat-vllm-2"))), {}, "has `replicas`, which are alike"),
+        (None, {"set": ("args=" + "x" * 1000,)}, "more than 1000 characters"),
         (seen(replace(OLD, status=S.STARTING), NEW), {}, "chat-vllm does not serve (starting)"),
         (seen(OLD, replace(NEW, status=S.STOPPING)), {}, "chat-sglang is stopping. Try again when it is at rest"),
         (seen(OLD, replace(NEW, cleaned_up=False)), {}, "chat-sglang is standby. Try again"),
@@ -220,6 +230,127 @@ def test_a_rollback_says_what_there_is(history: tuple[Revision, ...], number: in
 
     assert isinstance(denied, Denial)
     assert message in denied.message
+
+
+# other command lines
+
+ALONE = seen(OLD, route=replace(ROUTE, replicas=("chat-vllm",)))
+TWIN = record("chat-vllm", S.STANDBY)
+TWIN = replace(TWIN, replica=replace(TWIN.replica, name="chat-vllm-2"))
+TWINS = seen(OLD, TWIN, route=replace(ROUTE, replicas=("chat-vllm", "chat-vllm-2")))
+ARGS = "args=--x"
+
+
+def around_of(
+    observation: Observation, *changes: str, history: tuple[Revision, ...] = (ONE,), **options: Any
+) -> Around:
+    """With the reply of boot's code to what is asked."""
+    (route,) = observation.routes
+    places = {name: place for place, name in enumerate(route.replicas)}
+    around = replace(AROUND, places=places, history=History(revisions=history))
+    needed = wanted(asked(**options), observation, around)
+    replicas = tuple(one.replica for one in observation.records)
+    return replace(around, revised=Revised(wanted=needed, changes=changes, route=route, replicas=replicas))
+
+
+@pytest.mark.parametrize(
+    ("observation", "options", "candidate", "how"),
+    [
+        (ALONE, {"to": ""}, "chat-vllm", How.SWAP),
+        (TWINS, {"to": ""}, "chat-vllm-2", How.BOTH),
+        (TWINS, {"to": "chat-vllm"}, "chat-vllm", How.SWAP),
+        (seen(OLD, NEW), {"to": ""}, "chat-vllm", How.SWAP),
+        (seen(OLD, NEW), {"to": "sglang"}, "chat-sglang", How.BOTH),
+        (seen(OLD, NEW), {"to": "", "set": ("sglang.args=--x",)}, "chat-sglang", How.BOTH),
+        (
+            seen(OLD, replace(NEW, status=S.READY), route=replace(ROUTE, standby=Standby.HOT)),
+            {},
+            "chat-sglang",
+            How.SWAP,
+        ),
+    ],
+)
+def test_a_change_runs_in_a_place_at_rest_or_in_that_of_the_engine_itself(
+    observation: Observation, options: dict[str, Any], candidate: str, how: How
+) -> None:
+    options = {"set": (ARGS,), **options}
+    made = planned(observation, around_of(observation, "engines[0].args=--x", **options), **options)
+
+    assert isinstance(made, Migration)
+    assert (made.candidate, made.how, made.changes, made.revised) == (candidate, how, ("engines[0].args=--x",), True)
+    assert made.in_place == (how is How.SWAP)
+    assert made.before == observation.routes[0].replicas
+    assert made.after[0] == ("chat-vllm" if observation.routes[0].standby is Standby.HOT else candidate)
+
+
+@pytest.mark.parametrize(
+    ("revised", "options", "message"),
+    [
+        (None, {}, "'chat' has changed meanwhile: request it again"),
+        ({"wanted": Wanted(model="chat", replica="chat-sglang")}, {}, "'chat' has changed meanwhile"),
+        ({"error": "no such file"}, {}, "'chat' cannot be planned so: no such file"),
+        ({"route": replace(ROUTE, room={0: 100})}, {}, "'chat' would take other room: change BERTH_MODELS"),
+        ({"changes": ()}, {}, "Nothing would change: 'chat' is served so already"),
+        ({}, {"how": How.BOTH}, "chat-vllm serves, and changes itself; for a place next to it name the engine twice"),
+    ],
+)
+def test_a_change_that_cannot_be_says_why(
+    revised: dict[str, Any] | None, options: dict[str, Any], message: str
+) -> None:
+    options = {"to": "", "set": (ARGS,), **options}
+    around = around_of(ALONE, "engines[0].args=--x", **options)
+    assert around.revised is not None
+    denied = planned(
+        ALONE, replace(around, revised=replace(around.revised, **revised) if revised is not None else None), **options
+    )
+
+    assert isinstance(denied, Denial)
+    assert message in denied.message
+
+
+def test_a_later_migration_keeps_what_was_changed_and_a_rollback_undoes_it() -> None:
+    changed = replace(ONE, v=2, number=2, by=Author.MIGRATE, changes=("context=1024",))
+    kept = planned(seen(), replace(AROUND, history=History(revisions=(ONE, changed))))
+    around = around_of(ALONE, history=(ONE, changed), to="")
+    back = planned(ALONE, around, to="")
+
+    assert isinstance(kept, Migration)
+    assert (kept.changes, kept.revised) == (("context=1024",), False)
+    assert around.revised is not None
+    assert around.revised.wanted == Wanted(model="chat", replica="chat-vllm")
+    assert isinstance(back, Migration)
+    assert (back.changes, back.revised, back.by, back.revision) == ((), True, Author.ROLLBACK, 3)
+
+
+def test_a_rollback_of_engines_that_all_serve_is_to_the_one_that_was_changed() -> None:
+    hot = seen(OLD, replace(NEW, status=S.READY), route=replace(ROUTE, standby=Standby.HOT))
+    history = (ONE, replace(ONE, number=2, changes=("engines[1].args=--x",)))
+    back = planned(hot, around_of(hot, history=history, to=""), to="")
+
+    assert isinstance(back, Migration)
+    assert (back.candidate, back.in_place, back.after) == ("chat-sglang", True, ROUTE.replicas)
+
+
+def test_what_berth_has_chosen_can_be_changed_and_rolled_back() -> None:
+    """It has no places in a list."""
+    one = replace(ONE, order=())
+    around = around_of(ALONE, history=(one, replace(one, number=2, changes=("vllm.args=--x",))), to="")
+    made = planned(ALONE, replace(around, places={}), to="")
+
+    assert isinstance(made, Migration)
+    assert (made.candidate, made.changes) == ("chat-vllm", ())
+
+
+def test_a_warm_standby_is_woken_in_place_of_the_engine_that_serves() -> None:
+    asleep = seen(OLD, replace(NEW, status=S.ASLEEP), route=replace(ROUTE, standby=Standby.WARM))
+    made = planned(asleep)
+
+    assert isinstance(made, Migration)
+    assert (made.how, made.candidate, made.hold_s) == (How.SWAP, "chat-sglang", 4 + 10 + 3)
+    requested = replace(NEW, status=S.ASLEEP, goal=Goal.ASLEEP)
+    denied = planned(seen(OLD, requested, route=asleep.routes[0]))
+    assert isinstance(denied, Denial)
+    assert "chat-sglang is asleep. Try again" in denied.message
 
 
 # as operations

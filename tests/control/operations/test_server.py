@@ -16,7 +16,7 @@ from berth.ipc.operations import Action, Change, DenialCode, Operation, Reply, R
 pytestmark = pytest.mark.anyio
 
 
-def answer(request: Request) -> Reply:
+async def answer(request: Request) -> Reply:
     change = request.change or Change(action=Action.PIN)
     return Reply(operation=Operation(id="1", action=change.action, model=change.model, created_at=1.0))
 

@@ -194,7 +194,7 @@ async def test_operations_follow_their_progress(setup: Setup) -> None:
 
     shown = [operation("old", OperationState.DONE), operation("a", OperationState.RUNNING)]
 
-    def answer(_: Request) -> Reply:
+    async def answer(_: Request) -> Reply:
         return Reply(operations=tuple(shown))
 
     control = asyncio.ensure_future(serve(setup.plan.paths.control_socket, answer))

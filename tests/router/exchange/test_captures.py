@@ -94,7 +94,7 @@ async def box_of(run_dir: str, first: FakeUpstream, second: FakeUpstream) -> Asy
     worker.upstreams.poll()
     box = Box(worker, App(worker), Store(plan, lambda *_: None), first, second)
 
-    def answer(request: Request) -> Reply:
+    async def answer(request: Request) -> Reply:
         wanted = request.capture
         assert wanted is not None
         if wanted.exchange is not None:
