@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from berth.ipc.capture import Capture
+from berth.ipc.shadow import Mirror
 from berth.plan import Discovered
 from berth.time_left import Usual, left_s
 
@@ -251,6 +252,7 @@ class State:
     expires: Mapping[str, float] = field(default_factory=dict)  # Unix seconds at which idle models will be unloaded
     run_dir_free_bytes: int | None = None  # None: unknown
     capture: Capture | None = None  # what router workers capture now
+    shadows: tuple[Mirror, ...] = ()
 
     @property
     def run_dir_full(self) -> bool:

@@ -11,7 +11,7 @@ from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
 from berth.control.boxes.link import Boxes
-from berth.control.decisions import eviction, lifecycle, migrations, residency
+from berth.control.decisions import eviction, lifecycle, migrations, residency, shadows
 from berth.control.decisions.records import LIVE, Record, Timing
 from berth.control.events import log_example_request
 from berth.control.hangs.canary import Canary
@@ -23,6 +23,7 @@ from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.migrating.examination import Examination
 from berth.control.migrating.migrator import Migrator, canaries
+from berth.control.migrating.shadower import Shadower
 from berth.control.observe import Observer
 from berth.control.operations import adapters, denials
 from berth.control.operations.captures import Captures
@@ -96,6 +97,7 @@ class Controller:
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._host = HostWatch(plan)
         self._migrator: Migrator | None = None  # while `run` runs
+        self._shadower = Shadower(self._runtime)
         self._stopping = asyncio.Event()
 
     def _keys_changed(self, result: str, details: Mapping[str, str]) -> None:
@@ -229,6 +231,7 @@ class Controller:
             await self._settle(snapshot)
             if self._migrator is not None:
                 await self._migrator.follow_up(self._observer.observation(snapshot, {}))
+            self._shadower.follow_up(self._observer.observation(snapshot, {}), self._publisher.sequence)
         self._captures.poll()
         self._publish()
 
@@ -265,9 +268,10 @@ class Controller:
         if request.change is not None:
             live = tuple(traffic.workers(self._plan.paths.heartbeats).values())
             around = self._migrator.around(request.change) if self._migrator is not None else NOTHING
+            around = self._shadower.around(request.change) if request.change.shadow is not None else around
             reply = operations.ask(request.change, observation, workers=live, now=time.monotonic(), around=around)
         elif request.cancel:
-            reply = operations.cancel(request.cancel)
+            reply = operations.cancel(request.cancel, by=request.who or "an operator")
         elif request.renew is not None:
             reply = operations.renew(request.renew, observation, time.monotonic())
         elif request.move is not None:
@@ -347,7 +351,12 @@ class Controller:
             unproven=migrations.unproven(running),
             awaited=migrations.held(running),
             canaries=canaries(running),
+            hidden=shadows.hidden(running),
+            mirrors=shadows.mirrors(running, self._ready(), self._publisher.offset_s),
         )
+
+    def _ready(self) -> frozenset[str]:
+        return frozenset(name for name, one in self._records.items() if one.status is _S.READY)
 
     def _rooms(self) -> dict[str, Room]:
         if not self._plan.room:

@@ -20,6 +20,7 @@ from berth.host.oom import Kills
 from berth.ipc.capture import Capture
 from berth.ipc.operations import LOADING
 from berth.ipc.reserved_file import read, write
+from berth.ipc.shadow import Mirror
 from berth.log import log
 from berth.plan import RunPaths
 from berth.state import Canary, GpuState, HostState, RankState, ReplicaState, ReplicaStatus, State
@@ -72,6 +73,8 @@ class Held:
     unproven: Collection[str] = ()  # candidates of migrations, which run and get no requests yet
     awaited: Collection[str] = ()  # replicas for which a migration queues requests
     canaries: tuple[Canary, ...] = ()  # the candidates' shares
+    hidden: Collection[str] = ()  # they run for a shadow alone
+    mirrors: tuple[Mirror, ...] = ()
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
@@ -91,6 +94,8 @@ class Held:
             state = replace(state, requested="", spare=True)
         if state.name in self.unproven and state.status is ReplicaStatus.READY:
             state = replace(state, status=ReplicaStatus.STARTING, reason="checked before it gets requests")
+        if state.name in self.hidden and state.status is ReplicaStatus.READY:
+            state = replace(state, status=ReplicaStatus.STARTING, reason="ready, for `berth shadow` alone")
         if state.name in self.awaited and state.status is not ReplicaStatus.READY:
             state = replace(state, requested="loaded")
         if room is not None:
@@ -129,7 +134,7 @@ class Publisher:
         self._run_dir = RunDirectory(paths.run_dir)
         self._broken: set[Path] = set()
         self._sequence = 0
-        self._published: tuple[tuple[ReplicaState, ...], Kept, Capture | None] = ((), Kept(), None)
+        self._published: tuple[object, ...] = ()
         self.offset_s = time.time() - time.monotonic()  # from monotonic time to Unix seconds
 
     def publish(
@@ -146,7 +151,7 @@ class Publisher:
         moment, kept = self._now(), control.kept
         loading = {name for one in kept.operations if one.running and one.action in LOADING for name in one.replicas}
         replicas = tuple(held.shown(_replica_state(one, records, self.offset_s, loading)) for one in records)
-        if (published := (replicas, kept, seen.capture)) == self._published and not always:
+        if (published := (replicas, kept, seen.capture, held.mirrors)) == self._published and not always:
             return
         self._published = published
         self._sequence += 1
@@ -164,6 +169,7 @@ class Publisher:
             adapters=kept.added,
             orders=kept.orders,
             canaries=held.canaries,
+            shadows=held.mirrors,
             held=tuple(sorted({one.replica.model for one in records if one.replica.name in held.awaited})),
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),

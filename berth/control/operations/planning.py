@@ -11,6 +11,7 @@ from berth.control.decisions.records import COMING, LIVE, Observation, Record
 from berth.control.operations import denials
 from berth.ipc.migration import How, Migration, Options, Phase
 from berth.ipc.operations import Change, Denial, DenialCode
+from berth.ipc.shadow import Counts
 from berth.plan import Author, ModelRoute, RevisionState, Standby
 from berth.records.revisions import History
 from berth.state import ReplicaStatus
@@ -38,6 +39,7 @@ class Around:
     history: History = field(default_factory=History)
     places: Mapping[str, int] = field(default_factory=dict)  # of the replicas' engines in BERTH_MODELS
     unwritable: str = ""  # why no revision can be kept
+    counts: Counts = ()  # of the model's shadows so far
 
 
 def migration(change: Change, observation: Observation, around: Around, now: float) -> Migration | Denial:

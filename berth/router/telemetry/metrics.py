@@ -273,7 +273,7 @@ def exposition(
     found: Sequence[Notice] = (),
     latest: Latest | None = None,
 ) -> bytes:
-    """The body of /metrics. `clients`: what there is about keys; `found`: what needs attention."""
+    """The body of /metrics. `clients`: what there is about keys and shadows; `found`: what needs attention."""
     sums, workers = board.totals()
     families = [family for family in board.layout.families.values() if family.kind != "sketch"]
     metrics = [_metric(family, sums, board.layout.slots) for family in families]
