@@ -34,7 +34,7 @@ leave_root() {
 }
 
 case ${1:-} in
-"" | -* | boot | plan | config | env | doctor | status | top | logs | connect | load | unload | sleep | wake | restart | scale | pin | unpin | reload | operations | cancel | events | adapters | bench | key | usage | audit | revisions | diff | migrate | rollback | migration | migrations | capture | route | report | sim | exec | control | router | tracer | fetch | export | import)
+"" | -* | boot | plan | config | env | doctor | status | top | logs | connect | load | unload | sleep | wake | restart | scale | pin | unpin | reload | operations | cancel | events | adapters | bench | key | usage | audit | revisions | diff | migrate | rollback | migration | migrations | shadow | capture | route | report | sim | exec | control | router | tracer | fetch | export | import)
   set -- berth "$@"
   ;;
 esac

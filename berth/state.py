@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from berth.ipc.capture import Capture
+from berth.ipc.shadow import Mirror
 from berth.plan import Discovered
 from berth.time_left import Usual, left_s
 
@@ -259,6 +260,7 @@ class State:
     run_dir_free_bytes: int | None = None  # None: unknown
     capture: Capture | None = None  # what router workers capture now
     sleep_budget_bytes: int | None = None  # of RAM, for the weights of all that sleep; None: unknown
+    shadows: tuple[Mirror, ...] = ()
 
     @property
     def run_dir_full(self) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev, variance
 
-from berth.bench.percentiles import student
+from berth.intervals import student
 from berth.records.results import Outcome
 
 MARGIN = 0.03

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 
-from berth.bench.percentiles import nearest_rank, student, upper_bound
+from berth.bench.percentiles import nearest_rank, upper_bound
+from berth.intervals import student
 from berth.records.results import Point, Quantile, Slo, Window
 
 PERCENTS = (50, 95, 99)

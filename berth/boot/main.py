@@ -24,7 +24,7 @@ from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError
 from berth.host import tls
 from berth.host.disk import writing
-from berth.ipc import heartbeats, journal, key_counters, reserved_file, traffic
+from berth.ipc import heartbeats, journal, key_counters, reserved_file, shadow_counts, traffic
 from berth.ipc.operations import COUNTS_BYTES, HISTORY, OPERATION_BYTES
 from berth.log import log
 from berth.plan import Keys, Plan, RunPaths
@@ -116,7 +116,7 @@ def remove_leftovers(paths: RunPaths) -> None:
             "check dmesg for GPU driver or disk errors, or reboot"
         )
     stale = [paths.state, paths.scoreboard, paths.key_counters, paths.usage_notes, paths.heartbeats]
-    stale.append(paths.supervisord_pid)
+    stale += [paths.shadow_counts, paths.supervisord_pid]
     stale += Path(paths.run_dir).glob("*.sock")
     for path in (*stale, *paths.leaders.glob("*.json")):
         path.unlink(missing_ok=True)
@@ -158,6 +158,7 @@ def reserve_space(plan: Plan) -> None:
         reserved_file.reserve(plan.paths.control_state, CONTROL_STATE_BYTES + operations + replicas * each)
         journal.reserve(plan.paths.journal, plan.listen.most_workers)
         key_counters.reserve(plan.paths.key_counters, key_counters.Shape.of(plan))
+        shadow_counts.reserve(plan)
         if plan.tracing:
             reserved_file.reserve(plan.paths.tracer, TRACER_BYTES)
         uses = plan.limits.key_slots * len(plan.routes)

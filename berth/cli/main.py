@@ -11,6 +11,7 @@ from berth.cli.benchmark import add_bench, bench
 from berth.cli.change_arguments import CHANGES, add_changes
 from berth.cli.changes import change, migrations
 from berth.cli.programs import PROGRAMS, inspect, run_program, transfer
+from berth.cli.shadow import add_shadow, shadow
 from berth.cli.view_arguments import add_capture, add_keys, add_revisions, add_route, add_views
 from berth.cli.views import audit, capture, key, operate, report, revisions, route, usage
 from berth.errors import BerthError
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Command] = {
     "bench": bench,
     **dict.fromkeys(("migrate", "rollback"), change),
     **dict.fromkeys(("migration", "migrations"), migrations),
+    "shadow": shadow,
     "key": key,
     "usage": usage,
     "audit": audit,
@@ -92,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("fetch", help="download the models of BERTH_MODELS in advance", parents=[models])
     commands.add_parser("export", help="write models and compile caches as tar to stdout", parents=[models])
     commands.add_parser("import", help="read the output of `berth export` from stdin")
-    for add in (add_views, add_changes, add_bench, add_revisions, add_route):
+    for add in (add_views, add_changes, add_shadow, add_bench, add_revisions, add_route):
         add(commands, json)
     add_keys(commands, run_dir, json)
     add_capture(commands)

@@ -11,7 +11,16 @@ from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
 from berth.control.boxes.link import Boxes
-from berth.control.decisions import eviction, gates, lifecycle, migrations, preemption, residency, sleepers
+from berth.control.decisions import (
+    eviction,
+    gates,
+    lifecycle,
+    migrations,
+    preemption,
+    residency,
+    shadows,
+    sleepers,
+)
 from berth.control.decisions.records import LIVE, Observation, Record, Timing
 from berth.control.decisions.requests import operation_of
 from berth.control.events import log_example_request
@@ -24,6 +33,7 @@ from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.logs.engine_logs import Follower, Output
 from berth.control.migrating.examination import Examination
 from berth.control.migrating.migrator import Migrator, canaries
+from berth.control.migrating.shadower import Shadower
 from berth.control.observe import Observer
 from berth.control.operations import adapters, denials
 from berth.control.operations.captures import Captures
@@ -101,6 +111,7 @@ class Controller:
         self._host = HostWatch(plan)
         self._certificate = CertificateWatch(plan, self._renew_certificate)
         self._migrator: Migrator | None = None  # while `run` runs
+        self._shadower = Shadower(self._runtime)
         self._stopping = asyncio.Event()
 
     def _keys_changed(self, result: str, details: Mapping[str, str]) -> None:
@@ -235,6 +246,7 @@ class Controller:
             await self._settle(snapshot)
             if self._migrator is not None:
                 await self._migrator.follow_up(self._observer.observation(snapshot, {}))
+            self._shadower.follow_up(self._observer.observation(snapshot, {}), self._publisher.sequence)
         self._captures.poll()
         self._publish()
 
@@ -307,6 +319,8 @@ class Controller:
         live = tuple(traffic.workers(self._plan.paths.heartbeats).values())
         if self._migrator is not None:
             around = self._migrator.around(change, revised)
+        if change.shadow is not None:
+            around = self._shadower.around(change)
         observation = self._observer.observation(self._snapshot, {})
         reply = operations.ask(change, observation, workers=live, now=time.monotonic(), around=around)
         is_new = reply.operation is not None and reply.operation.id not in known and not change.dry_run
@@ -319,7 +333,7 @@ class Controller:
         operations = self._runtime.operations
         observation = self._observer.observation(self._snapshot, {})
         if request.cancel:
-            reply = operations.cancel(request.cancel)
+            reply = operations.cancel(request.cancel, by=request.who or "an operator")
         elif request.renew is not None:
             reply = operations.renew(request.renew, observation, time.monotonic())
         elif request.move is not None:
@@ -405,7 +419,12 @@ class Controller:
             awaited=migrations.held(running),
             canaries=canaries(running),
             preempted=self._preempted,
+            hidden=shadows.hidden(running),
+            mirrors=shadows.mirrors(running, self._ready(), self._publisher.offset_s),
         )
+
+    def _ready(self) -> frozenset[str]:
+        return frozenset(name for name, one in self._records.items() if one.status is _S.READY)
 
     def _rooms(self) -> dict[str, Room]:
         if not self._plan.room:

@@ -69,7 +69,7 @@ class Observer:
             processes=snapshot.processes,
             failures=failures,
             routes=tuple(migrations.effective(route, kept.orders, running) for route in plan.models)
-            if kept.orders or any(one.migration for one in running)
+            if kept.orders or any(one.migration or one.shadow for one in running)
             else plan.models,
             restarts=plan.restarts,
             room=plan.room,

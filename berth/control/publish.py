@@ -21,6 +21,7 @@ from berth.host.oom import Kills
 from berth.ipc.capture import Capture
 from berth.ipc.operations import LOADING
 from berth.ipc.reserved_file import read, write
+from berth.ipc.shadow import Mirror
 from berth.log import log
 from berth.plan import RunPaths
 from berth.records.starts import How
@@ -77,6 +78,8 @@ class Held:
     awaited: Collection[str] = ()  # replicas for which a migration queues requests
     canaries: tuple[Canary, ...] = ()  # the candidates' shares
     preempted: Collection[str] = ()  # draining replicas whose requests are given up
+    hidden: Collection[str] = ()  # they run for a shadow alone
+    mirrors: tuple[Mirror, ...] = ()
 
     def shown(self, state: ReplicaState) -> ReplicaState:
         """The state with what it waits for."""
@@ -94,8 +97,10 @@ class Held:
             state = replace(state, ranks=ranks, reason=reason)
         if state.name in self.spares:
             state = replace(state, requested="", spare=True)
-        if state.name in self.unproven and state.status is ReplicaStatus.READY:
-            state = replace(state, status=ReplicaStatus.STARTING, reason="checked before it gets requests")
+        if state.status is ReplicaStatus.READY and state.name in {*self.unproven, *self.hidden}:
+            is_hidden = state.name in self.hidden
+            reason = "ready, for `berth shadow` alone" if is_hidden else "checked before it gets requests"
+            state = replace(state, status=ReplicaStatus.STARTING, reason=reason)
         if state.name in self.awaited and state.status is not ReplicaStatus.READY:
             state = replace(state, requested="loaded")
         if state.name in self.preempted:
@@ -140,7 +145,7 @@ class Publisher:
         self._run_dir = RunDirectory(paths.run_dir)
         self._broken: set[Path] = set()
         self._sequence = 0
-        self._published: tuple[tuple[ReplicaState, ...], Kept, Capture | None] = ((), Kept(), None)
+        self._published: tuple[object, ...] = ()
         self.offset_s = time.time() - time.monotonic()  # from monotonic time to Unix seconds
 
     def publish(
@@ -157,7 +162,7 @@ class Publisher:
         moment, kept = self._now(), control.kept
         loading = {name for one in kept.operations if one.running and one.action in LOADING for name in one.replicas}
         replicas = tuple(held.shown(_replica_state(one, records, self.offset_s, loading)) for one in records)
-        if (published := (replicas, kept, seen.capture)) == self._published and not always:
+        if (published := (replicas, kept, seen.capture, held.mirrors)) == self._published and not always:
             return
         self._published = published
         self._sequence += 1
@@ -175,6 +180,7 @@ class Publisher:
             adapters=kept.added,
             orders=kept.orders,
             canaries=held.canaries,
+            shadows=held.mirrors,
             held=tuple(sorted({one.replica.model for one in records if one.replica.name in held.awaited})),
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),

@@ -74,6 +74,8 @@ def table(plan: Plan, state: State, now: float, found: Sequence[Notice] = ()) ->
         lines += ["", f"{model.name}{aliases}"]
         for name in model.replicas:
             lines += _replica_lines(plan.replica(name), states.get(name), now)
+        for one in (shadow for shadow in state.shadows if shadow.model == model.name):
+            lines.append(f"  shadow: {one.replica} gets {100 * one.share:.3g}% of the conversations too")
     lines += [
         f"GPU {gpu.index}: {gpu.memory_used_bytes / GIB:.1f} of {gpu.memory_total_bytes / GIB:.1f} GiB used"
         for gpu in state.gpus

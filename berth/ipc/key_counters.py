@@ -11,13 +11,12 @@ TURN_WIDTH for each client and model with its queue, and one number for each que
 as long as the appliance.
 """
 
-import mmap
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from berth.ipc import number_rows
 from berth.plan import ApiKey, Plan
 
 # Of a client. Rates are counted in seconds of the rate (berth.router.balancing.rates): USED is a sum over the rows, of
@@ -90,31 +89,17 @@ class Shape:
 
     @property
     def row_bytes(self) -> int:
-        return -(-self.width * 8 // 64) * 64  # whole cache lines: workers do not disturb each other
+        return number_rows.row_bytes(self.width)
 
 
 def reserve(path: Path, shape: Shape) -> None:
     """Replaces the file by an empty one, with its space. OSError when there is none."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.posix_fallocate(descriptor, 0, shape.rows * shape.row_bytes)
-    finally:
-        os.close(descriptor)
+    number_rows.reserve(path, shape.rows, shape.width)
 
 
 def rows(path: Path, shape: Shape) -> "list[memoryview[float]]":
     """All rows, mapped. OSError when the file cannot be used."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        size = shape.rows * shape.row_bytes
-        if os.fstat(descriptor).st_size < size:
-            os.posix_fallocate(descriptor, 0, size)
-        mapped = memoryview(mmap.mmap(descriptor, size))
-    finally:
-        os.close(descriptor)
-    starts = range(0, size, shape.row_bytes)
-    return [mapped[start : start + shape.width * 8].cast("d") for start in starts]
+    return number_rows.rows(path, shape.rows, shape.width)
 
 
 def charged(all_rows: "Sequence[memoryview[float]]", keys: Iterable[ApiKey]) -> dict[int, float]:

@@ -14,6 +14,7 @@ from typing import Final
 
 from berth.ipc.capture import Captured, CaptureRequest
 from berth.ipc.migration import Gate, Migration, Move, Options
+from berth.ipc.shadow import Results, Shadow, ShadowOptions
 from berth.plan import Adapter
 
 HISTORY: Final = 50
@@ -32,6 +33,7 @@ class Action(StrEnum):
     RESTART = "restart"
     SCALE = "scale"  # to a number of replicas
     MIGRATE = "migrate"  # to another engine of the model, and back
+    SHADOW = "shadow"  # a share of the requests is sent to another replica too, to compare the answers
     PIN = "pin"
     UNPIN = "unpin"
     LEASE = "lease"  # its engines run one at a time, as the holder says, and serve no clients
@@ -69,6 +71,7 @@ class DenialCode(StrEnum):
     ADAPTER = "adapter_denied"
     UNKNOWN_CAPTURE = "unknown_capture"
     MIGRATION = "migration_denied"
+    SHADOW = "shadow_denied"
     HOLD = "hold_too_long"  # requests would have to be queued for longer than they can
 
 
@@ -79,6 +82,7 @@ class Change:
     drain_s: float = DRAIN_S
     count: int | None = None  # of the replicas, to scale to
     migrate: Options | None = None
+    shadow: ShadowOptions | None = None
     by: str = ""  # who requests it, for people
     dry_run: bool = False  # only say what would happen
 
@@ -103,6 +107,7 @@ class Operation:
     ending: OperationState | None = None  # of a lease: as which it ends, once nothing of the model runs
     restores: bool = False  # of a lease: the model is loaded again after it
     migration: Migration | None = None
+    shadow: Shadow | None = None
 
     @property
     def running(self) -> bool:
@@ -215,3 +220,4 @@ class Reply:
     events: tuple[Event, ...] = ()
     adapters: tuple[AdapterStatus, ...] = ()  # of the model of an `adapter` request
     captured: Captured | None = None  # of a `capture` request
+    shadow: Results | None = None  # of the operation, if it is a shadow

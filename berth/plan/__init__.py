@@ -213,6 +213,10 @@ class RunPaths:
         return Path(self.run_dir, "key-counters")
 
     @property
+    def shadow_counts(self) -> Path:
+        return Path(self.run_dir, "shadow-counts")
+
+    @property
     def usage_notes(self) -> Path:
         return Path(self.run_dir, "usage.json")
 

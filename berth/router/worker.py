@@ -16,6 +16,7 @@ from berth.ipc import key_counters
 from berth.ipc.heartbeats import FIRST_WORKER, Heartbeat
 from berth.ipc.key_counters import Shape
 from berth.ipc.key_poll import KeyPoll
+from berth.ipc.shadow import Mirror
 from berth.ipc.traffic import TrafficReport
 from berth.log import log
 from berth.notices import Notice, notices
@@ -44,6 +45,7 @@ from berth.router.forwarding.attempt import Attempts
 from berth.router.forwarding.proxy import Proxy
 from berth.router.handover import LEAVE_S, prefer_newest
 from berth.router.response_store import ResponseFiles
+from berth.router.shadowing.shadows import Shadows
 from berth.router.steering import Steering
 from berth.router.telemetry import status as status_document
 from berth.router.telemetry.access_log import AccessLog
@@ -68,10 +70,10 @@ class Worker:
         peers, sessions = Peers(plan.open_to, plan.trusted_proxies), Sessions(keys, secure=bool(plan.listen.tls_cert))
         self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions)
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
-        self.catalog = ModelCatalog(plan)
-        self.rules = Rules(plan, self.catalog) if plan.rules else None
+        self.catalog = catalog = ModelCatalog(plan)
+        self.rules = Rules(plan, catalog) if plan.rules else None
         self._hot = self.with_affinity = affinity.models(plan)
-        self.upstreams = Upstreams(plan, keys, self.catalog.set_context, self.catalog.set_added, self.set_canaries)
+        self.upstreams = Upstreams(plan, keys, catalog.set_context, catalog.set_added, self.set_shares)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
         self.journal = RequestJournal(plan.paths.journal, plan, self.board.index)
@@ -83,7 +85,10 @@ class Worker:
         self.addresses, self.access_log = Addresses(), AccessLog(plan.logs)
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
         self.inflight, self.keys = InflightRequests(MemoryBudget(memory)), KeyPoll(plan, keys)
-        self.captures = Captures(plan.paths.control_socket, self.keys)
+        self.captures, self.shadows = (
+            Captures(plan.paths.control_socket, self.keys),
+            Shadows(plan, self.upstreams, self.meter, self.board.index),
+        )
         self.off_loop, self.request_ids, self.responses = OffLoop(), RequestIds(), ResponseFiles.of(plan)
         self.traces = Traces(plan.tracing) if plan.tracing else None
         self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
@@ -104,9 +109,10 @@ class Worker:
         self._parent = os.getppid()
         self._drain_ends = math.inf  # on the loop's clock
 
-    def set_canaries(self, routes: Collection[str]) -> None:
-        """Their conversations stay with one of two replicas too."""
-        self.with_affinity = self._hot.union(routes)
+    def set_shares(self, canaries: Collection[str], mirrors: tuple[Mirror, ...]) -> None:
+        """The conversations of routes with a canary stay with one of two replicas too."""
+        self.with_affinity = self._hot.union(canaries)
+        self.shadows.update(mirrors)
 
     @property
     def draining(self) -> bool:
@@ -126,7 +132,7 @@ class Worker:
         gc.set_threshold(GC_THRESHOLD, 10, 10)
         async with asyncio.TaskGroup() as group:
             self.inflight.watch_in(group)
-            endless = (self._background(loop), self.events.run(), self.captures.run())
+            endless = (self._background(loop), self.events.run(), self.captures.run(), self.shadows.run())
             background = [group.create_task(one) for one in endless]
             yield
             self.inflight.watch_in(None)
@@ -141,6 +147,7 @@ class Worker:
         self.journal.close()
         self.events.close()
         self.meter.keys.close()
+        self.shadows.close()
         self.board.close()
 
     def drain(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -154,6 +161,7 @@ class Worker:
             self.board.refresh()
             self.leaving = len(self.board.live) > self.plan.listen.workers
             self.events.end_all()
+            self.shadows.leave()
             log.info("draining", worker=os.getpid(), in_flight=len(self.inflight), replaced=self.leaving)
             if self.leaving:
                 prefer_newest(self.plan.listen.port, self.plan.listen.workers)
@@ -182,6 +190,7 @@ class Worker:
             queues={route.name: self.meter.queue_length(route.name) for route in self.plan.models},
             rules={rule.name: self.meter.decided(rule.name) for rule in self.plan.rules},
             latest=self.window.latest(self.board.sums(self.window.span)),
+            shadows=self.shadows.documents(),
         )
 
     def _watch_queues(self) -> None:
@@ -192,6 +201,7 @@ class Worker:
         self._queue_timer = None
         self.admission.poll()
         self.limits.poll()
+        self.shadows.make_way()
         if self.admission.waiting or self.limits.waiting:
             self._watch_queues()
 

@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from berth.bench.percentiles import meets, nearest_rank, student, tail, upper_bound
+from berth.bench.percentiles import meets, nearest_rank, upper_bound
+from berth.intervals import student, tail
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,11 @@ def held(operations: Iterable[Operation]) -> frozenset[str]:
 def effective(route: ModelRoute, orders: Mapping[str, tuple[str, ...]], operations: Iterable[Operation]) -> ModelRoute:
     """The route with the order that was promoted. While two replicas of a model run, it takes its room twice."""
     doubled = any(
-        one.model == route.name and one.action is Action.MIGRATE and one.migration and one.migration.how is How.BOTH
+        one.model == route.name
+        and (
+            (one.action is Action.MIGRATE and one.migration and one.migration.how is How.BOTH)
+            or (one.shadow is not None and one.shadow.starts)
+        )
         for one in operations
     )
     room = {device: 2 * taken for device, taken in route.room.items()} if doubled else route.room

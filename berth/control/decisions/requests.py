@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from berth.control.decisions import eviction, migrations, scaling, sleepers, standby
+from berth.control.decisions import eviction, migrations, scaling, shadows, sleepers, standby
 from berth.control.decisions.eviction import BY_SWAP
 from berth.control.decisions.records import COMING, GIVEN_UP, Goal, Observation, Record, Transition
 from berth.control.decisions.restart_policy import History
 from berth.ipc.migration import Migration, Phase
 from berth.ipc.operations import LOADING, Action, Operation, OperationState, Step
+from berth.ipc.shadow import Shadow, ShadowPhase
+from berth.ipc.shadow_results import results
 from berth.room import ASLEEP_BYTES
 from berth.state import ReplicaStatus
 from berth.units import size
@@ -29,6 +31,7 @@ _ENDS: Mapping[Action, ReplicaStatus] = {
     Action.SCALE: _S.READY,  # of those that are kept
     Action.LEASE: _S.READY,  # the same
     Action.MIGRATE: _S.READY,  # of the candidate
+    Action.SHADOW: _S.READY,  # the same
 }
 _WAKING = frozenset({Action.WAKE, Action.LOAD, Action.SCALE})
 RESIDUE_SHARE = 0.05  # of a GPU: an engine that keeps more, and more than the plan says, is not worth its sleep
@@ -63,9 +66,12 @@ def step(record: Record, observation: Observation, now: float) -> Transition | N
         case Action.LOAD | Action.SCALE | Action.LEASE:
             load = _load_alone if operation.action is Action.LEASE else _load
             return load(record, operation, observation, now)
-        case Action.RESTART | Action.MIGRATE:
-            moves = operation.action is Action.MIGRATE
-            return migrations.step(record, operation, now) if moves else _restart(record, operation, observation, now)
+        case Action.RESTART | Action.MIGRATE | Action.SHADOW:
+            if operation.action is Action.RESTART:
+                found = _restart(record, operation, observation, now)
+            else:
+                found = (migrations if operation.migration else shadows).step(record, operation, now)
+            return found
         case (
             Action.WAKE | Action.UNLOAD | Action.PIN | Action.UNPIN | Action.RELOAD
         ):  # a wake needs a lease: see `wakes`
@@ -129,6 +135,8 @@ def _goals(record: Record, operation: Operation) -> frozenset[Goal]:
         return frozenset({Goal.UNLOADED})
     if operation.action is Action.SLEEP:
         return frozenset({Goal.UNLOADED if record.cannot_sleep else Goal.ASLEEP})
+    if operation.shadow is not None:
+        return frozenset({Goal.STANDBY}) if operation.shadow.phase is ShadowPhase.ENDING else frozenset()
     return frozenset({Goal.LOADED}) if operation.action is Action.RESTART else frozenset()
 
 
@@ -189,6 +197,8 @@ def _is_to_move(record: Record, operation: Operation, end: ReplicaStatus) -> boo
         return record.status is not end
     if operation.migration is not None:
         return record.replica.name == operation.migration.candidate and record.status is not end
+    if operation.shadow is not None:
+        return operation.shadow.phase is ShadowPhase.STARTING and record.status is not end
     if operation.action is Action.RESTART:
         return operation.starts.get(record.replica.name) == record.starts and record.status is not _S.STANDBY
     return record.status not in (end, _S.STANDBY, _S.FAILED)
@@ -198,6 +208,8 @@ def outcome(operation: Operation, observation: Observation, now: float) -> Outco
     """How the operation has ended. None: it has not."""
     if operation.migration is not None:
         return migrated(operation.migration)
+    if operation.shadow is not None:
+        return shadowed(operation.shadow)
     return settled(operation, observation, now)
 
 
@@ -220,7 +232,7 @@ def settled(operation: Operation, observation: Observation, now: float) -> Outco
         case Action.RESTART:
             is_over = all(_has_restarted(record, operation, observation) for record in records)
             return _loaded(records) if is_over else None
-        case Action.PIN | Action.UNPIN | Action.RELOAD | Action.MIGRATE:
+        case Action.PIN | Action.UNPIN | Action.RELOAD | Action.MIGRATE | Action.SHADOW:
             return None
         case _:  # pragma: no cover - mypy sees that there is none
             assert_never(operation.action)
@@ -365,6 +377,16 @@ def migrated(migration: Migration) -> Outcome | None:
     if migration.phase is Phase.ROLLED_BACK:
         return Outcome(state=OperationState.FAILED, reason=f"rolled back: {migration.reason}")
     return None
+
+
+def shadowed(shadow: Shadow) -> Outcome | None:
+    if shadow.phase is not ShadowPhase.OVER:
+        return None
+    if shadow.failed:
+        return Outcome(state=OperationState.FAILED, reason=shadow.reason)
+    found = results("", shadow.candidate, shadow.phase, shadow.options.share, shadow.counts)
+    numbers = f"{found.pairs} of {found.requests - found.not_chosen} chosen requests compared"
+    return Outcome(state=OperationState.DONE, reason="; ".join(filter(None, (shadow.reason, numbers))))
 
 
 def _slept(records: Sequence[Record]) -> Outcome | None:

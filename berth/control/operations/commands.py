@@ -27,6 +27,7 @@ from berth.ipc.operations import (
     Request,
     Step,
 )
+from berth.ipc.shadow_results import lines as shadow_lines
 from berth.plan import RunPaths, read_plan
 
 FAILED: Final = 1
@@ -219,7 +220,8 @@ def show(reply: Reply, *, as_json: bool, dry_run: bool = False) -> None:
         lines = [] if dry_run else [operation_line(reply.operation)]
         if dry_run and (migration := reply.operation.migration) is not None:
             lines += planned_lines(migration)
-        sys.stdout.write(("\n".join([*lines, *step_lines(reply.steps)]) or "nothing would change") + "\n")
+        found = shadow_lines(reply.shadow) if reply.shadow and not dry_run else []
+        sys.stdout.write(("\n".join([*lines, *step_lines(reply.steps), *found]) or "nothing would change") + "\n")
     else:
         pins = [f"{model} pinned by {pin.by or 'someone'} at {_time(pin.since)}" for model, pin in reply.pins.items()]
         sys.stdout.write(("\n".join([*map(operation_line, reply.operations), *pins]) or "no operations") + "\n")

@@ -54,6 +54,10 @@ def invalid_count(change: Change, route: ModelRoute, observation: Observation) -
         example = '{"action": "migrate", "model": "chat", "migrate": {"to": "sglang"}}'
         message = f"A migration takes what it migrates to as `migrate`, and nothing else does: {example}."
         return Denial(code=DenialCode.INVALID, message=message)
+    if (change.action is Action.SHADOW) != (change.shadow is not None):
+        example = '{"action": "shadow", "model": "chat", "shadow": {"to": "sglang", "share": 0.05, "for_s": 600}}'
+        message = f"A shadow takes what it sends requests to as `shadow`, and nothing else does: {example}."
+        return Denial(code=DenialCode.INVALID, message=message)
     if count is None and change.action is not Action.SCALE:
         return None
     if count is None or change.action is not Action.SCALE:
@@ -79,7 +83,7 @@ def denial(
         code, message = DenialCode.STOPPING, "Berth is shutting down."
     elif action in (Action.RELOAD, Action.PIN, Action.UNPIN):
         return None
-    elif not records:
+    elif not records and action is not Action.SHADOW:
         text = f"Model {model!r} is served by attached servers only: Berth can neither start nor stop them."
         code, message = DenialCode.ATTACHED, text
     elif pin is not None and action in (Action.UNLOAD, Action.SLEEP, Action.LEASE):

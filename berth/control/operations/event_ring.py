@@ -7,6 +7,7 @@ from typing import Final
 from berth.control.decisions.records import Record
 from berth.ipc.migration import Migration, Phase
 from berth.ipc.operations import Event, Operation
+from berth.ipc.shadow import Shadow
 
 MOST: Final = 1000
 _MICROSECONDS: Final = 1_000_000
@@ -52,6 +53,16 @@ class EventRing:
             model=operation.model,
             change=f"{migration.phase}{share}",
             reason=migration.reason or migration.paused,
+            operation=operation.id,
+        )
+
+    def shadow(self, operation: Operation, shadow: Shadow) -> None:
+        """It has reached another phase."""
+        self._add(
+            subject=operation.action,
+            model=operation.model,
+            change=shadow.phase,
+            reason=shadow.reason,
             operation=operation.id,
         )
 

@@ -13,6 +13,7 @@ from berth.control.operations import denials
 from berth.ipc.migration import How, Migration, Options, Phase
 from berth.ipc.operations import Change, Denial, DenialCode
 from berth.ipc.revising import Revised, Wanted
+from berth.ipc.shadow import Counts
 from berth.plan import Author, ModelRoute, RevisionState, Standby
 from berth.records.revisions import History
 from berth.state import ReplicaStatus
@@ -44,6 +45,7 @@ class Around:
     places: Mapping[str, int] = field(default_factory=dict)  # of the replicas' engines in BERTH_MODELS
     unwritable: str = ""  # why no revision can be kept
     revised: Revised | None = None  # the model as it would be planned, where that differs
+    counts: Counts = ()  # of the model's shadows so far
 
 
 class Aim(NamedTuple):

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from berth.control.decisions import eviction, migrations, requests, residency, scaling
+from berth.control.decisions import eviction, migrations, requests, residency, scaling, shadows
 from berth.control.decisions.eviction import BY_SWAP
 from berth.control.decisions.records import Observation, Record
 from berth.control.decisions.residency import BY_IDLE, BY_RAM, BY_REQUEST, BY_STOP, Decided, Decision
-from berth.control.operations import denials, planning
+from berth.control.operations import denials, planning, shadow_planning
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.planning import Around
 from berth.errors import shortened
+from berth.ipc import shadow_results
 from berth.ipc.migration import Migration, Move, MoveKind
 from berth.ipc.operations import (
     HISTORY,
@@ -31,6 +32,7 @@ from berth.ipc.operations import (
     Reply,
     Step,
 )
+from berth.ipc.shadow import Shadow
 from berth.log import log
 from berth.plan import Adapter, Load, ModelRoute, Standby
 from berth.state import AddedAdapter, Cause, ChangeKind, ModelChanges, ReplicaStatus
@@ -135,7 +137,11 @@ class Operations:
             if (seconds := self._expected_s(record)) is not None:  # by a load or a wake, as its status is
                 name = record.replica.name
                 costs[name, Action.LOAD] = costs[name, Action.WAKE] = seconds
-        return Reply(operation=operation, steps=requests.remaining(operation, observation, costs))
+        shadow = None
+        if operation.shadow is not None:
+            shadow = shadow_results.of_shadow(operation.shadow, operation.model, time.monotonic())
+        steps = requests.remaining(operation, observation, costs)
+        return Reply(operation=operation, steps=steps, shadow=shadow)
 
     def find(self, number: str) -> Operation | None:
         return next((one for one in self.kept.operations if one.id == number), None)
@@ -156,10 +162,12 @@ class Operations:
             return self.move(Move(migration=known.id, kind=MoveKind.ABORT), change.by, now)
         if known is not None and is_same(known, asked, change) and asked.action is not Action.LEASE:  # of one holder
             return self.reply(known if own is None or change.dry_run else self._taken_over(own, asked), observation)
-        if known is own and change.action is Action.MIGRATE:
-            made = planning.migration(change, observation, around, now)
+        if known is own and change.action in (Action.MIGRATE, Action.SHADOW):
+            plan = planning.migration if change.action is Action.MIGRATE else shadow_planning.shadow
+            made = plan(change, observation, around, now)
             denial = made if isinstance(made, Denial) else None
             asked = with_migration(asked, made, observation) if isinstance(made, Migration) else asked
+            asked = with_shadow(asked, made, observation) if isinstance(made, Shadow) else asked
         denial = denial or denials.denial(asked, None if own else known, self.kept.pins, observation)
         if denial is not None:
             return Reply(denial=denial)
@@ -237,16 +245,27 @@ class Operations:
         self.kept = replace(self.kept, orders=orders)
         return changed
 
-    def cancel(self, number: str, now: float | None = None) -> Reply:
+    def shadowed(self, operation: Operation, shadow: Shadow) -> Operation:
+        """The operation with its shadow as it is now."""
+        changed = replace(operation, shadow=shadow)
+        self._put(changed)
+        return changed
+
+    def abort(self, operation: Operation, by: str, now: float) -> Reply:
+        """A migration or a shadow that runs."""
+        if operation.shadow is None:
+            return self.move(Move(migration=operation.id, kind=MoveKind.ABORT), "berth cancel", now)
+        return Reply(operation=self.shadowed(operation, shadows.ended(operation.shadow, f"stopped by {by}", now)))
+
+    def cancel(self, number: str, now: float | None = None, by: str = "an operator") -> Reply:
         """What has not begun does not happen; a draining replica serves again. What has begun is not undone, except for
-        a migration, which is rolled back.
+        a migration, which is rolled back, and a shadow, which ends.
         """
         operation = self.find(number)
         if operation is None:
             return Reply(denial=denials.unknown_operation(number))
-        if operation.migration is not None and operation.running:
-            move = Move(migration=number, kind=MoveKind.ABORT)
-            return self.move(move, "berth cancel", time.monotonic() if now is None else now)
+        if (operation.migration is not None or operation.shadow is not None) and operation.running:
+            return self.abort(operation, by, time.monotonic() if now is None else now)
         if operation.state is OperationState.CANCELLED:
             return Reply(operation=operation)
         if operation.running and operation.action is Action.LEASE:
@@ -432,6 +451,13 @@ def with_migration(operation: Operation, made: Migration, observation: Observati
     return replace(operation, replicas=replicas, starts=starts, migration=made)
 
 
+def with_shadow(operation: Operation, made: Shadow, observation: Observation) -> Operation:
+    """Only a candidate that is started for it is one of the operation's replicas."""
+    found = [one for one in observation.records if one.replica.name == made.candidate]
+    starts = {one.replica.name: one.starts for one in found}
+    return replace(operation, replicas=tuple(starts) if made.starts else (), starts=starts, shadow=made)
+
+
 def undoes(known: Operation, change: Change) -> bool:
     """A rollback to what serves, or served, before a migration that is not over: that takes no start."""
     migration, options = known.migration, change.migrate
@@ -444,6 +470,8 @@ def is_same(known: Operation, asked: Operation, change: Change) -> bool:
     """The change was requested already."""
     if known.migration is not None:
         return known.action is asked.action and known.migration.options == change.migrate
+    if known.shadow is not None:
+        return known.action is asked.action and known.shadow.options == change.shadow
     return (known.action, known.replicas, known.kept) == (asked.action, asked.replicas, asked.kept)
 
 

@@ -12,6 +12,7 @@ from berth.dialects.base import Dialect
 from berth.dialects.registry import dialect_of
 from berth.errors import NotReadyError
 from berth.ipc.reserved_file import read
+from berth.ipc.shadow import Mirror
 from berth.log import log
 from berth.plan import Discovered, EngineName, Keys, Load, ModelRoute, Plan, Replica
 from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
@@ -97,13 +98,14 @@ class Upstreams:
         keys: Keys,
         on_context: Callable[[str, int], None] = lambda *_: None,
         on_adapters: Callable[[Sequence[AddedAdapter]], None] = lambda _: None,
-        on_canaries: Callable[[Collection[str]], None] = lambda _: None,
+        on_shares: Callable[[Collection[str], tuple[Mirror, ...]], None] = lambda *_: None,
     ) -> None:
         """`on_context` gets a model and its context where that is known only when a server has been identified, or has
         changed by a migration;
-        `on_adapters` those that were added, and `on_canaries` the routes with a canary, whenever they have changed.
+        `on_adapters` those that were added, and `on_shares` the routes with a canary and all shadows,
+        whenever they have changed.
         """
-        self._on_canaries = on_canaries
+        self._on_shares = on_shares
         self._on_context = on_context
         self._on_adapters = on_adapters
         self._path = plan.paths.state
@@ -122,11 +124,16 @@ class Upstreams:
         self._ready: dict[str, list[Upstream]] = {}  # model -> those that control reports ready, in the route's order
         self._orders: Mapping[str, tuple[str, ...]] = {}  # of models that were migrated: their replicas
         self.canaries: Mapping[str, Split] = {}  # by route
+        self._shares: tuple[tuple[Canary, ...], tuple[Mirror, ...]] = ((), ())  # as control has published them
         self.held: Collection[str] = ()  # models whose requests a migration queues
         self.ejected: set[str] = set()  # replicas whose circuit is not closed
         self.state: State | None = None  # the last valid one
         self.statuses: Mapping[str, ReplicaState] = self._initial
         self._sort()
+
+    def of(self, name: str) -> Upstream:
+        """Of a replica of the plan."""
+        return self._upstreams[name]
 
     def poll(self) -> None:
         """Called a few times a second. If the file is missing or invalid, the last valid state is kept. The exchanges
@@ -153,8 +160,8 @@ class Upstreams:
         before = self.statuses
         if state.adapters != (self.state.adapters if self.state else ()):
             self._on_adapters(state.adapters)
-        if state.canaries != (self.state.canaries if self.state else ()):
-            self._split(state.canaries)
+        if (state.canaries, state.shadows) != self._shares:
+            self._split(state.canaries, state.shadows)
         self.state, self._orders, self.held = state, state.orders, state.held
         self._unreported = self._attached - {replica.name for replica in state.replicas}
         self.statuses = {**self._initial, **{r.name: r for r in state.replicas if r.name in self._initial}}
@@ -169,8 +176,9 @@ class Upstreams:
         self._preempting = [self._upstreams[one.name] for one in self.statuses.values() if one.preempts]
         self._sort()
 
-    def _split(self, canaries: Sequence[Canary]) -> None:
+    def _split(self, canaries: tuple[Canary, ...], mirrors: tuple[Mirror, ...]) -> None:
         """Only where the plan has the replica."""
+        self._shares = canaries, mirrors
         splits = {
             one.model: Split(self._upstreams[one.replica], int(one.share * SHARES), one.salt.encode())
             for one in canaries
@@ -178,7 +186,7 @@ class Upstreams:
         }
         bases = {route.name: route.base or route.name for route in self._routes}
         self.canaries = {name: splits[base] for name, base in bases.items() if base in splits}
-        self._on_canaries(self.canaries)
+        self._on_shares(self.canaries, mirrors)
 
     def _discovered(self, name: str, found: Discovered) -> None:
         """Running requests keep the connections that they have."""

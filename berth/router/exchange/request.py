@@ -12,6 +12,7 @@ from berth.plan import ApiKey, ModelRoute, Replica, RoutingRule
 from berth.plan.keys import OPEN
 from berth.router.exchange.headers import Priority, request_id_headers
 from berth.router.exchange.inflight import InflightRequest
+from berth.router.exchange.mirrored import Mirrored
 from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.outcomes import Attempt
 from berth.router.exchange.recording import Recording
@@ -49,8 +50,9 @@ class RequestContext:
     __slots__ = (
         *("_encoder", "accepted", "api", "attempts", "began", "continued", "decoder", "error_code", "failures"),
         *("first_token_s", "flags", "frames", "grant", "headers", "hops", "ignored", "inflight", "key", "large"),
-        *("live_tokens", "load_s", "model", "moved_at_token", "preemptions", "prefix", "previous", "priority"),
-        *("queue_s", "queued_at", "recording", "request", "request_id", "route", "rule", "served_by", "served_headers"),
+        *("live_tokens", "load_s", "mirrored", "model", "moved_at_token", "preemptions", "prefix", "previous"),
+        *("priority", "queue_s", "queued_at", "recording", "request", "request_id", "route", "rule", "served_by"),
+        *("served_headers",),
         *("session", "since", "status", "trace", "usage", "beginnings"),
     )
 
@@ -61,6 +63,7 @@ class RequestContext:
     priority: Priority
     since: float
     recording: Recording | None  # None: it is not captured
+    mirrored: Mirrored | None  # None: it is not sent to another replica too
 
     def __init__(self, api: ApiFormat, request_id: str, inflight: InflightRequest) -> None:
         self.api = api
@@ -96,7 +99,8 @@ class RequestContext:
         self.moved_at_token = self.preemptions = 0  # where the last continuation began; how often it was preempted
         self.decoder: StreamDecoder | None = None  # of the stream in progress
         self.error_code = ""
-        self.live_tokens, self.recording = 0, None  # the tokens of the stream in progress, as the metrics have them
+        # the first: the tokens of the stream in progress, as the metrics have them
+        self.live_tokens, self.recording, self.mirrored = 0, None, None
 
     def accept(
         self,

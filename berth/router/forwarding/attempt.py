@@ -30,7 +30,7 @@ from berth.router.exchange.request import RequestContext
 from berth.router.exchange.responses import JSON
 from berth.router.forwarding import continuation, embedding_batches, response_limits
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
-from berth.router.forwarding.recording_decoder import RecordingDecoder
+from berth.router.forwarding.recording_decoder import MirroredDecoder, RecordingDecoder
 from berth.router.forwarding.stream import PIECE_BYTES, FlushRounds, NoContentError, StreamForwarder, is_opening
 from berth.router.telemetry.metrics import Meter
 from berth.router.telemetry.request_journal import RequestJournal
@@ -222,6 +222,8 @@ class Attempts:
             failure = engine_failure(f"unexpected response of the engine: {exc!r}")
             raise AttemptFailedError(Outcome.ENGINE, failure) from exc
         ctx.usage = response.usage
+        if ctx.mirrored is not None:
+            ctx.mirrored.begin().add(response.body)
         off_loop = self._off_loop if len(response.body) > LARGE_BYTES else None
         try:
             await ctx.reply(response.body, content_type, off_loop)
@@ -282,6 +284,8 @@ class Attempts:
             decoder, schema = self._decoder(ctx, upstream, request)
             if ctx.recording is not None:
                 decoder = RecordingDecoder(decoder, ctx.recording.answered(connection.status, connection.headers))
+            if ctx.mirrored is not None:
+                decoder = MirroredDecoder(decoder, ctx.mirrored.begin())
             decoder.limit_frames(response_limits.frame_bytes(request, connection.asked_bytes))
             async with waiting:
                 frames = await self._open(decoder, connection, ends)

@@ -72,12 +72,16 @@ class Inference:
                 worker.access_log.add(ctx, duration_s)
             if recording is not None:
                 worker.captures.end(recording, ctx)
+            if ctx.mirrored is not None:
+                worker.shadows.end(ctx.mirrored, ctx)
 
     async def _respond(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> None:
         try:
             if not await self._accept(ctx, headers):
                 return
-            meter = self._worker.meter
+            meter, shadows = self._worker.meter, self._worker.shadows
+            if shadows.current and ctx.model in shadows.current:
+                ctx.mirrored = shadows.begin(ctx)
             meter.in_flight(ctx.model, 1)
             try:
                 if ctx.key.slot:

@@ -19,6 +19,7 @@ from berth.router.telemetry import status as status_document
 from berth.router.telemetry.engine_metrics import vllm_metrics
 from berth.router.telemetry.key_metrics import key_metrics
 from berth.router.telemetry.metrics import exposition, text_of
+from berth.router.telemetry.shadow_metrics import shadow_metrics
 from berth.router.telemetry.visible import visible
 from berth.router.worker import Worker
 
@@ -106,7 +107,8 @@ def metrics(worker: Worker, scope: Scope) -> Reply:
     waits = any(worker.meter.queue_length(route.name) for route in worker.plan.models)
     queued_s = worker.journal.queued_s() if waits else {}
     found = worker.notices(time.time())
-    clients = tuple(key_metrics(worker.plan, worker.keys.current, worker.meter.keys))
+    keys = key_metrics(worker.plan, worker.keys.current, worker.meter.keys)
+    clients = (*keys, *shadow_metrics(worker.shadows.totals()))
     latest = worker.window.latest(worker.board.sums(worker.window.span))
     body = exposition(
         worker.plan,

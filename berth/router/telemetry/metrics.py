@@ -282,8 +282,8 @@ def exposition(
     found: Sequence[Notice] = (),
     latest: Latest | None = None,
 ) -> bytes:
-    """The body of /metrics. `clients`: what there is about keys; `found`: what needs attention; `queued_s`: the oldest
-    request in each queue, by public name.
+    """The body of /metrics. `clients`: what there is about keys and shadows; `found`: what needs attention; `queued_s`:
+    the oldest request in each queue, by public name.
     """
     sums, workers = board.totals()
     families = [family for family in board.layout.families.values() if family.kind != "sketch"]

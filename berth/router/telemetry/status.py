@@ -38,6 +38,7 @@ class Traffic:
     queues: Mapping[str, int] = field(default_factory=dict)  # model -> queued requests, of all workers
     rules: Mapping[str, int] = field(default_factory=dict)  # rule -> the requests that it decided, of all workers
     latest: Latest | None = None  # responses
+    shadows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by model: what each has found
 
 
 def control(state: State | None, *, now: float) -> dict[str, Any]:
@@ -208,6 +209,7 @@ def _model(
         "ready": serving is not None,
         "serving": serving,
         "canary": {"replica": canary.replica, "share": canary.share} if canary else None,
+        "shadow": traffic.shadows.get(route.name),  # what has been found so far
         # the requests of adapters are in their model's queue, and count there
         "queue": {"length": traffic.queues.get(route.name, 0), "size": plan.limits.queue_size},
         "latency": traffic.latest.document(route.replicas) if traffic.latest else None,

@@ -125,7 +125,7 @@ def test_clients_are_served_whatever_runs(begin: Callable[[], OnRequest]) -> Non
 @pytest.mark.parametrize(
     ("action", "count"),
     [  # a migration takes options, and two engines: see `test_commands`
-        *((one, None) for one in Action if one not in (Action.RELOAD, Action.SCALE, Action.MIGRATE)),
+        *((one, None) for one in Action if one not in (Action.RELOAD, Action.SCALE, Action.MIGRATE, Action.SHADOW)),
         (Action.SCALE, 1),
     ],
 )

@@ -229,7 +229,7 @@ def test_a_router_follows_the_share_and_then_the_order(tmp_path: Path) -> None:
     plan = make_plan(str(tmp_path), [replica(name, "http://127.0.0.1:1") for name in ("chat-a", "chat-b")])
     states = [replica_state(name, ReplicaStatus.READY) for name in ("chat-a", "chat-b")]
     heard: list[set[str]] = []
-    upstreams = Upstreams(plan, Keys(), on_canaries=lambda routes: heard.append(set(routes)))
+    upstreams = Upstreams(plan, Keys(), on_shares=lambda routes, _mirrors: heard.append(set(routes)))
     canaries = tuple(Canary(model="chat", replica=name, share=0.5, salt="1") for name in ("chat-b", "unknown"))
 
     publish(plan, *states, canaries=canaries[:1])
