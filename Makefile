@@ -124,6 +124,12 @@ e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang go
 	@$(BIN)/python -m etc.tools.setup.sglang_cpu.install
 	E2E_SGLANG=1 $(PYTEST) -n 0 --durations 5 tests/e2e/test_sglang.py
 
+NODES ?=
+.PHONY: e2e-nodes
+e2e-nodes: setup engine-vllm tiny-model ## a model over two network namespaces: sim, real vLLM, real Ray: make e2e-nodes NODES="-k ray"; needs root
+	@$(BIN)/python -m etc.tools.setup.ray_cpu.install
+	E2E_NODES=1 $(PYTEST) -n 0 -s --durations 0 tests/e2e/test_two_boxes.py $(NODES)
+
 CLIENTS ?=
 .PHONY: clients-test
 clients-test: setup tiny-model ## other people's clients judge the answers: LangChain, AI SDK, Claude Code ... (1.5 GB)
@@ -254,4 +260,4 @@ clean: ## remove what runs and tests leave
 
 .PHONY: distclean
 distclean: clean ## remove the environments too
-	rm -rf .venv .tools .engines .bench .browser .clients
+	rm -rf .venv .tools .engines .bench .browser .clients .boxes

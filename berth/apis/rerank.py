@@ -55,6 +55,7 @@ _TEI_ERROR_TYPES: Final = {
     400: "validation",
     404: "validation",
     413: "validation",
+    421: "validation",
     422: "validation",
     429: "overloaded",
     503: "unhealthy",

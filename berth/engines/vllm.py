@@ -21,6 +21,9 @@ from berth.units import GIB
 
 CPU_KV_CACHE_BYTES = 256 << 20  # the default: enough for a small model's context
 CPU_MAX_SEQUENCES = 8
+# A later stage of a pipeline makes its buffers in the warm-up. vLLM's CPU build leaves that out with --enforce-eager,
+# and ends with the first request. This mode has a warm-up, and compiles nothing where TORCHDYNAMO_DISABLE is set.
+CPU_STAGES = ("--compilation-config", '{"mode": 1}')
 BATCH_TOKENS, LARGE_GPU_BATCH_TOKENS = 2048, 8192  # --max-num-batched-tokens
 SEQUENCES, LARGE_GPU_SEQUENCES = 256, 1024  # --max-num-seqs
 LARGE_GPU_BYTES = 70 * GIB
@@ -76,8 +79,8 @@ class VllmEngine:
         else:
             kv_bytes = order.memory.kv_bytes if order.memory else CPU_KV_CACHE_BYTES
             argv += ["--kv-cache-memory-bytes", str(kv_bytes), "--max-num-seqs", str(CPU_MAX_SEQUENCES)]
-            argv += ["--enforce-eager"]
-            argv += ["--distributed-executor-backend", "uni"] if order.ranks is None else []
+            one_box = ["--enforce-eager", "--distributed-executor-backend", "uni"]
+            argv += one_box if order.ranks is None else list(CPU_STAGES)
             argv += ["--dtype", order.dtype] if order.dtype else []
         argv += rank_arguments(order.ranks) if order.ranks else []
         notes = model_options.notes(self.name, order) + length_notes(order)

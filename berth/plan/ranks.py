@@ -5,6 +5,19 @@ from dataclasses import dataclass, field
 
 CONTROL_PORT = 29500  # of a box whose entry in BERTH_NODES has none
 
+SAME_IMAGE = "run the same image on every box"
+REMEDIES = {  # of `Ranks.facts`
+    "Berth": SAME_IMAGE,
+    "engine": SAME_IMAGE,
+    "packages": SAME_IMAGE,
+    "model": "set the same `source` and `revision` on every box",
+    "GPUs": "use as many GPUs of the same kind on every box",
+    "executor": "install Ray on every box or on none, as the same image does",
+    "context": "set the same `context` on every box",
+    "options": "set the same BERTH_MODELS on every box",
+    "args": "set the same BERTH_MODELS on every box",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
@@ -73,7 +86,8 @@ class Box:
 
 
 def differences(own: Mapping[str, str], other: Mapping[str, str], mine: str, theirs: str) -> Iterator[str]:
-    """What two boxes do not have in common, for people. `mine` and `theirs`: who they are."""
+    """What two boxes do not have in common, for people, with what to do. `mine` and `theirs`: who they are."""
     for name in dict.fromkeys((*own, *other)):
         if own.get(name) != other.get(name):
-            yield f"{name}: {mine} has {own.get(name, 'none')!r}, {theirs} has {other.get(name, 'none')!r}"
+            has = f"{mine} has {own.get(name, 'none')!r}, {theirs} has {other.get(name, 'none')!r}"
+            yield f"{name}: {has}: {REMEDIES.get(name, SAME_IMAGE)}"

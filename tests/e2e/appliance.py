@@ -59,6 +59,7 @@ class Appliance:
         self.url = f"{'https' if cert else 'http'}://127.0.0.1:{self.environ['BERTH_PORT']}"
         verify = ssl.create_default_context(cafile=cert) if cert else NO_AUTHORITIES
         self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=verify)
+        self.command = [sys.executable, "-m", "berth", "boot"]  # changed before the start: to run it elsewhere
         self.process: subprocess.Popen[bytes] | None = None
         self._output = self.folder / "output"
         self._closed = False
@@ -83,7 +84,7 @@ class Appliance:
         started = time.monotonic()
         with self._output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "berth", "boot"],
+                self.command,
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

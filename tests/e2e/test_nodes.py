@@ -1,42 +1,17 @@
 """A model over two boxes: two appliances at two loopback addresses, with a simulated engine that has ranks."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import httpx
 import pytest
 
-from berth.state import ReplicaState, ReplicaStatus
+from berth.state import ReplicaStatus
 from tests.e2e.appliance import Appliance, end, kill, wait_for
+from tests.e2e.boxes import LONG_S, Boxes
 from tests.fakes.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 MODELS = "big: {source: simulated, nodes: 2, engines: ['sim:vllm']}"
-LONG_S = 120.0
-
-
-@dataclass(kw_only=True)
-class Boxes:
-    head: Appliance
-    other: Appliance
-
-    def replica(self, box: Appliance) -> ReplicaState:
-        return box.state().replicas[0]
-
-    def serves(self) -> bool:
-        """All ranks are ready with one generation, as both boxes see it."""
-        seen = [self.replica(self.head).ranks, self.replica(self.other).ranks]
-        whole = all([one.status for one in ranks] == ["ready", "ready"] for ranks in seen)
-        return whole and len({one.generation for ranks in seen for one in ranks}) == 1
-
-    def generation(self) -> int:
-        return self.replica(self.head).ranks[0].generation
-
-    def serves_again(self, generation: int) -> None:
-        """With a later generation."""
-        self.head.wait(lambda: self.serves() and self.generation() > generation, LONG_S)
-        answer = self.head.chat("big")
-        assert answer.status_code == 200
 
 
 def appliance(rank: int, ports: tuple[int, int, int]) -> Appliance:

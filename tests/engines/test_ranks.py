@@ -66,10 +66,15 @@ def test_the_interface_between_the_boxes_is_named(engine: EngineName) -> None:
     assert "NCCL_SOCKET_IFNAME" not in ENGINES[engine].launch(launch_order()).env
 
 
-def test_vllm_on_cpus_of_several_boxes_uses_processes() -> None:
+def test_vllm_on_cpus_of_several_boxes_uses_processes_and_warms_up() -> None:
+    """Without the warm-up a later stage has no buffers, and ends with the first request."""
     launch = ENGINES[EngineName.VLLM].launch(order(gpus=0))
     assert "--distributed-executor-backend" not in launch.argv
+    assert "--enforce-eager" not in launch.argv
+    assert '--compilation-config {"mode": 1} --pipeline-parallel-size 2' in " ".join(launch.argv)
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in launch.env
+    assert launch.env["TORCHDYNAMO_DISABLE"] == "1"
+    assert "--enforce-eager" in ENGINES[EngineName.VLLM].launch(launch_order(gpus=0)).argv
 
 
 def test_an_address_with_colons_is_bracketed() -> None:

@@ -16,6 +16,7 @@ from berth.boot.planner.attached.discovery import discover_all, unasked
 from berth.boot.planner.boxes import ask_boxes
 from berth.dialects.attached.detection import Discovery
 from berth.errors import PortInUseError
+from berth.host.builds import own_build, packages
 from berth.host.cgroup import available_memory
 from berth.host.disk import free_disk
 from berth.host.engine_code import can_trace, has_ray, knows_tokenizer, knows_type
@@ -56,6 +57,8 @@ class HostInfo:
     knows_tokenizer: Callable[[str, str, str], bool | None] = lambda _home, _type, _class: None
     can_trace: Callable[[str], bool] = lambda _home: False  # the same
     has_ray: Callable[[str], bool] = lambda _home: False  # the same
+    packages: Callable[[str], str] = lambda _home: ""  # see host.builds
+    own_build: Callable[[], str] = lambda: ""
     interfaces: Callable[[], tuple[Interface, ...]] = tuple  # of the network
     ask_boxes: Callable[[Nodes, str], tuple[Box, ...]] = lambda _nodes, _key: ()  # what other boxes say
     catalogue: Catalogue = field(default_factory=Catalogue)
@@ -85,6 +88,8 @@ def inspect_host(settings: Settings, environ: Mapping[str, str]) -> HostInfo:
         knows_tokenizer=knows_tokenizer,
         can_trace=can_trace,
         has_ray=has_ray,
+        packages=packages,
+        own_build=own_build,
         interfaces=interfaces,
         ask_boxes=ask_boxes,
         catalogue=sources.catalogue,

@@ -10,7 +10,7 @@ import hmac
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from berth import __version__
 from berth.boot.checkpoints.metadata import ModelInfo
@@ -18,7 +18,7 @@ from berth.boot.config.model_spec import EngineSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.resolve import ResolvedModel
-from berth.engines.base import LaunchOrder
+from berth.engines.base import LaunchOrder, ModelOptions
 from berth.engines.cli_arguments import option
 from berth.engines.ray import TOKEN_VARIABLE
 from berth.errors import ConfigError, Problem
@@ -95,9 +95,11 @@ def fabric_warnings(nodes: Nodes, found: Sequence[Interface]) -> list[str]:
 
 
 def ranks_of(nodes: Nodes, number: int, entry: EngineSpec, *, url: str, has_ray: bool) -> Ranks:
-    """Of the model with this number among those that run on all boxes."""
+    """Of the model with this number among those that run on all boxes. `has_ray`: that it is installed, and that there
+    are GPUs: vLLM refuses Ray on CPUs, unless one of its plug-ins knows better and `args` ask for it.
+    """
     chosen = option(entry.args, "--distributed-executor-backend")
-    on_ray = entry.engine is EngineName.VLLM and chosen in (None, "ray") and has_ray
+    on_ray = entry.engine is EngineName.VLLM and (chosen == "ray" or (chosen is None and has_ray))
     return Ranks(
         nodes=len(nodes.boxes),
         rank=nodes.rank,
@@ -110,18 +112,26 @@ def ranks_of(nodes: Nodes, number: int, entry: EngineSpec, *, url: str, has_ray:
     )
 
 
-def rank_facts(model: ResolvedModel, entry: EngineSpec, order: LaunchOrder) -> dict[str, str]:
-    """What has to be equal on all boxes. Shares of memory need not be: each box has its own."""
+def rank_facts(model: ResolvedModel, entry: EngineSpec, order: LaunchOrder, host: HostInfo) -> dict[str, str]:
+    """What has to be equal on all boxes (`plan.ranks.REMEDIES`). Shares of memory and variables need not be: each
+    box may have its own, as the names of its network cards.
+    """
+    plain, options = ModelOptions(), order.options
+    chosen = {one.name: getattr(options, one.name) for one in fields(options)}
+    changed = [f"{name}={value}" for name, value in chosen.items() if value != getattr(plain, name)]
+    changed += [f"adapter {one.source}" for one in order.adapters]
     info = model.info
     weights = (info.commit or info.weights_bytes or "") if info else ""
     kinds = Counter(gpu.name for gpu in order.gpus)
     return {
-        "Berth": __version__,
+        "Berth": f"{__version__}, build {host.own_build()}",
         "engine": f"{entry.engine} {order.version}".strip(),
+        "packages": host.packages(order.home) or "none of its own",
         "model": f"{order.source}@{weights}" if weights else order.source,
         "GPUs": ", ".join(f"{count} x {name}" for name, count in sorted(kinds.items())) or "none",
         "executor": "Ray" if order.ranks and order.ranks.ray else "the engine's own",
         "context": "as the engine finds" if order.context_is_a_guess else str(order.context or "the model's"),
+        "options": ", ".join(changed) or "none",
         "args": " ".join(order.extra_args) or "none",
     }
 

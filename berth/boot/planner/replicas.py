@@ -127,7 +127,7 @@ class ReplicaBuilder:
             pass_fields=model.spec.pass_fields,
             vocab_size=SIM_VOCAB if entry.engine is EngineName.SIM else model.vocab_size,
             launch=replace(launch(order), own_args=entry.args, own_env=tuple(entry.env)),
-            ranks=replace(ranks, facts=rank_facts(model, entry, order)) if ranks else None,
+            ranks=replace(ranks, facts=rank_facts(model, entry, order, self.host)) if ranks else None,
             attendant=ray_head(order) if ranks and ranks.ray and not ranks.rank else None,
             ready=ready,
             alive=alive,
@@ -185,7 +185,7 @@ class ReplicaBuilder:
         settings = self.settings
         spread = [one.name for one in settings.models if one.nodes > 1]
         served = Listen(host=settings.host, port=settings.port, workers=1, tls_cert=settings.tls_cert)
-        has_ray = self.host.has_ray(f"{settings.engine_home}/{entry.engine}")
+        has_ray = bool(self.host.inventory.gpus) and self.host.has_ray(f"{settings.engine_home}/{entry.engine}")
         url = served.url(self.nodes.head.address)
         return ranks_of(self.nodes, spread.index(model.spec.name), entry, url=url, has_ray=has_ray)
 

@@ -134,6 +134,9 @@ class Boxes:
         error = await answer_one(reader, writer, self._key, lambda question: self.answer(question, peer))
         if error:
             self._report(-1, f"{peer}: {error}")
+            for rank, node in enumerate(self._nodes.boxes if self._nodes else ()):
+                if node.address == peer:  # so the head says why this box counts as gone
+                    self._heard[rank] = replace(self._heard[rank], error=error)
 
     def answer(self, question: Question, peer: str) -> Answer:
         """To another box at the address `peer`."""

@@ -1,9 +1,12 @@
 """Which box this is, what it takes of a model that runs on several, and how the plan shows them."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from berth.boot.checkpoints.metadata import ModelInfo
 from berth.boot.config.model_spec import EngineSpec, ModelSpec
 from berth.boot.config.settings import Settings
 from berth.boot.planner.build import make_keys, make_plan
@@ -13,7 +16,8 @@ from berth.boot.planner.table import plan_table
 from berth.errors import ConfigError, PlacementError
 from berth.host.interfaces import Interface
 from berth.plan import Box, BoxGpu, EngineName, Node, Nodes, Plan
-from tests.fakes.machine import LLAMA_70B, QWEN_8B, gpus, host_info
+from berth.plan.ranks import REMEDIES, differences
+from tests.fakes.machine import CPU_ENGINES, LLAMA_70B, QWEN_8B, engine, gpus, host_info, inventory
 
 BOXES = (Node(address="10.0.0.1"), Node(address="10.0.0.2"))
 LOOPBACK = Interface(name="lo", addresses=("127.0.0.1",))
@@ -102,9 +106,42 @@ def test_every_box_has_its_rank_of_the_same_replica() -> None:
     assert (head.name, head.follows, other.name, other.follows) == ("big-vllm", False, "big-vllm", True)
     assert head.ranks.facts == other.ranks.facts
     assert head.ranks.facts["GPUs"] == "1 x NVIDIA Fake 80GB"
+    assert set(head.ranks.facts) == set(REMEDIES)
     assert (other.ranks.meeting, other.ranks.url) == ("10.0.0.1:29501", "http://10.0.0.1:8000")
     assert other.stop_timeout_s == 5.0
     assert (head.measured_as, other.measured_as) == (None, None)
+
+
+def facts_of(changed_host: HostInfo, model: ModelSpec = BIG) -> Mapping[str, str]:
+    ranks = make_plan(settings(model), changed_host).replicas[0].ranks
+    assert ranks is not None
+    return ranks.facts
+
+
+def other_commit(spec: ModelSpec) -> ModelInfo:
+    return replace(LLAMA_70B, commit="c0ffee" if spec.source == LLAMA_70B.source else None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "model", "names"),
+    [
+        ({"own_build": lambda: "another"}, BIG, ["Berth"]),
+        ({"installed": {EngineName.VLLM: engine("vllm", "0.34.0")}}, BIG, ["engine"]),
+        ({"packages": lambda _home: "torch 2.14.0"}, BIG, ["packages"]),
+        ({"describe": other_commit}, BIG, ["model"]),
+        ({"inventory": inventory(*(replace(one, name="Other") for one in gpus(2)))}, BIG, ["GPUs"]),
+        ({"has_ray": lambda _home: True}, BIG, ["executor"]),
+        ({}, replace(BIG, context=4096), ["context"]),
+        ({}, replace(BIG, prefix_cache=False), ["options"]),
+        ({}, replace(BIG, engines=(replace(BIG.engines[0], args=("--seed", "1")),)), ["args"]),
+    ],
+)
+def test_what_differs_between_boxes_is_named_with_the_next_step(
+    changed: Mapping[str, Any], model: ModelSpec, names: list[str]
+) -> None:
+    found = list(differences(facts_of(host()), facts_of(replace(host(), **changed), model), "box 0", "box 1"))
+    assert [text.partition(":")[0] for text in found] == names
+    assert all(text.endswith(f": {REMEDIES[name]}") for text, name in zip(found, names, strict=True))
 
 
 def test_vllm_runs_on_ray_where_that_is_installed() -> None:
@@ -122,6 +159,15 @@ def test_vllm_runs_on_ray_where_that_is_installed() -> None:
     without = make_plan(settings(other), host(ray=True)).replicas[0]
     assert without.ranks is not None
     assert (without.ranks.ray, without.attendant) == (False, None)
+
+
+@pytest.mark.parametrize(("args", "ray"), [((), False), (("--distributed-executor-backend", "ray"), True)])
+def test_vllm_on_cpus_runs_on_ray_only_where_it_is_asked_to(args: tuple[str, ...], ray: bool) -> None:
+    small = replace(BIG, source=QWEN_8B.source, engines=(replace(BIG.engines[0], args=args),))
+    on_cpus = replace(host(ray=True), inventory=host_info().inventory, installed=CPU_ENGINES)
+    replica = make_plan(settings(small), on_cpus).replicas[0]
+    assert replica.ranks is not None
+    assert (replica.ranks.ray, replica.attendant is not None) == (ray, ray)
 
 
 def test_models_on_several_boxes_meet_at_ports_of_their_own() -> None:

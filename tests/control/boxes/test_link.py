@@ -190,7 +190,7 @@ async def test_boxes_that_differ_do_not_start() -> None:
         shown = head.judge()[0]["m-sim"]
     assert "engine: box 0 (127.0.0.1:" in shown
     assert "has 'sim 1', box 1 (127.0.0.2:" in shown
-    assert shown.endswith("has 'sim 2'")
+    assert shown.endswith("has 'sim 2': run the same image on every box")
     assert other.judge()[1] == {}
 
 
@@ -201,8 +201,19 @@ async def test_another_key_is_named_on_both_sides(caplog: pytest.LogCaptureFixtu
         async with running(head, other):
             await until(lambda: "another BERTH_NODES_KEY" in other.judge()[0]["m-sim"])
             await until(lambda: "message of a box rejected" in caplog.text)
+            await until(lambda: "another BERTH_NODES_KEY: set" in head.judge()[0]["m-sim"])
     assert "no message yet" in head.judge()[0]["m-sim"]
     assert other.ends() == {}
+
+
+async def test_another_list_of_boxes_is_named_on_both_sides() -> None:
+    nodes = two()
+    third = Node(address="127.0.0.3", port=1)
+    head, other = side(nodes[0]), side(replace(nodes[1], boxes=(*nodes[1].boxes, third)))
+    async with running(head, other):
+        for one in (head, other):
+            await until(lambda seen=one: "BERTH_NODES differs: 127.0.0.2 has" in seen.judge()[0]["m-sim"])  # type: ignore[misc] # bound here
+    assert head.judge()[1] == {}
 
 
 async def test_the_end_of_rays_head_ends_the_ranks() -> None:
