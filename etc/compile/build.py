@@ -1,7 +1,7 @@
 """Compiles Berth's hot modules with Cython: `python -m etc.compile.build ROOT FOLDER` leaves the results in FOLDER.
 
-The build hook runs it in a process of its own, in the environment of the build, which has Cython and setuptools. Behaviour
-is that of the source: annotations are not used as types (`int` would become a check), and module names stay replaceable.
+The build hook runs it in a process of its own, in the environment of the build, which has Cython and setuptools.
+Behaviour is that of the source: annotations are not used as types (`int` would become a check).
 """
 
 import os

@@ -60,6 +60,7 @@ class Appliance:
         verify = ssl.create_default_context(cafile=cert) if cert else NO_AUTHORITIES
         self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=verify)
         self.process: subprocess.Popen[bytes] | None = None
+        self.python = sys.executable
         self._output = self.folder / "output"
         self._closed = False
 
@@ -83,7 +84,7 @@ class Appliance:
         started = time.monotonic()
         with self._output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "berth", "boot"],
+                [self.python, "-m", "berth", "boot"],
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
