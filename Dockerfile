@@ -56,12 +56,19 @@ COPY etc/engines/lock_parts.py etc/engines/*.txt etc/engines/*.torch /locks/
 RUN --mount=from=chosen,source=/chosen/engines,target=/engines \
     python3 /locks/lock_parts.py /parts /locks /engines
 
+# The hot modules are compiled, with a compiler that stays in this stage; COMPILE=0 leaves them as they are.
 FROM tools AS wheel
+ARG COMPILE=1
+RUN --mount=source=etc/engines/packages.sh,target=/packages.sh \
+    --mount=type=secret,id=netrc,target=/etc/apt/auth.conf.d/build.conf \
+    bash /packages.sh compiler "${COMPILE}"
 COPY README.md LICENSE /build/
+COPY etc/compile /build/etc/compile
 COPY berth /build/berth
 ARG VERSION
 RUN --mount=type=secret,id=netrc,target=/root/.netrc \
-    SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION} /build/etc/tools/setup/uv.sh build --quiet --no-cache --wheel --out-dir /dist /build
+    SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION} COMPILE=${COMPILE} UV_PYTHON=/usr/bin/python3 \
+    /build/etc/tools/setup/uv.sh build --quiet --no-cache --wheel --out-dir /dist /build
 
 FROM system
 ARG PIP_INDEX_URL=""

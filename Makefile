@@ -82,6 +82,18 @@ test: setup engine-vllm llama-server tiny-model ## every test that this machine 
 	$(PYTEST) $(WORKERS) -m "not image" --cov --durations 10
 	rm -f .coverage.* # what killed processes left half-written
 
+# Its wheel is unpacked in front of the clone, which is not changed. What needs the source itself is not asked for here.
+COMPILED ?= tests/router tests/apis tests/dialects tests/chaos
+.PHONY: compiled
+compiled: setup ## compile the hot modules, as in the image, into .compiled; needs a C compiler and Python's headers
+	@etc/compile/install.sh
+
+.PHONY: test-compiled
+test-compiled: compiled tiny-model ## tests with compiled modules: make test-compiled COMPILED="tests/router/upstream"
+	$(BIN)/python -m etc.compile.assert_compiled .compiled
+	PYTHONSAFEPATH=1 PYTHONPATH=.compiled $(PYTEST) $(WORKERS) -o pythonpath=.compiled \
+	  -m "not engine and not image" --durations 10 $(COMPILED)
+
 .PHONY: e2e
 e2e: setup engine-vllm llama-server tiny-model ## the tests of whole appliances only
 	$(PYTEST) $(WORKERS) --durations 10 tests/e2e
@@ -255,7 +267,7 @@ publish: setup ## upload dist to PyPI, from a workflow that PyPI trusts
 
 .PHONY: clean
 clean: ## remove what runs and tests leave
-	rm -rf .berth .site dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .import_linter_cache .hypothesis models/tiny models/tiny.gguf
+	rm -rf .berth .compiled .site dist .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .import_linter_cache .hypothesis models/tiny models/tiny.gguf
 	find berth tests etc -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: distclean

@@ -13,6 +13,8 @@ from hypothesis import is_hypothesis_test, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from berth.build_form import COMPILED
+
 # Examples have no deadline: how long one takes under coverage, beside other workers, says nothing about Berth.
 settings.register_profile("berth", deadline=None)
 settings.load_profile("berth")
@@ -25,6 +27,8 @@ SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if COMPILED and item.get_closest_marker("interpreted"):
+            item.add_marker(pytest.mark.skip(reason="counts calls of Python functions"))
         if is_hypothesis_test(getattr(item, "function", None)) or item.nodeid.startswith(CLIENTS):
             item.add_marker("unmeasured")
         if (item.get_closest_marker("slow") or item.get_closest_marker("engine")) and not item.get_closest_marker(

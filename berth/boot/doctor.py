@@ -18,6 +18,7 @@ from berth.boot.config.variables import VARIABLES
 from berth.boot.planner.build import make_plan
 from berth.boot.planner.inputs import inspect_host
 from berth.boot.preflight import Finding, Level, What
+from berth.build_form import FORM, VERSION_AND_FORM
 from berth.errors import BerthError, ConfigError, ControlError, Problem
 from berth.host.gpus import inventory
 from berth.host.installed_engines import installed
@@ -44,7 +45,8 @@ def report(environ: Mapping[str, str], *, as_json: bool = False) -> tuple[str, i
         {"level": finding.level, "what": finding.what, "detail": finding.detail, "remedy": finding.remedy}
         for finding in findings
     ]
-    return json.dumps({"version": __version__, "ok": code == 0, "findings": rows}, indent=2, ensure_ascii=False), code
+    document = {"version": __version__, "form": FORM, "ok": code == 0, "findings": rows}
+    return json.dumps(document, indent=2, ensure_ascii=False), code
 
 
 def examine(environ: Mapping[str, str]) -> list[Finding]:
@@ -54,7 +56,8 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     replicas = plan.replicas if plan else ()
     checks = [_unless_running(finding, settings) for finding in preflight.checks(settings, replicas)]
     findings += [*checks, *keys(settings), *engines(settings)]
-    return [*findings, *attached_servers(settings), *model_files(settings)]
+    form = Finding(level=Level.OK, what=What.BERTH, detail=VERSION_AND_FORM)
+    return [form, *findings, *attached_servers(settings), *model_files(settings)]
 
 
 def configuration(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:

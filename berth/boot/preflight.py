@@ -56,6 +56,7 @@ class Level(StrEnum):
 
 
 class What(StrEnum):
+    BERTH = "berth"
     PORT = "port"
     TLS = "TLS"
     RUN_DIR = "run directory"

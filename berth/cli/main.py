@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from berth import __version__
+from berth.build_form import VERSION_AND_FORM
 from berth.cli.benchmark import add_bench, bench
 from berth.cli.change_arguments import CHANGES, add_changes
 from berth.cli.changes import change, migrations
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         "5 undecided and 6 invalid (`berth bench`), 65 damaged archive, "
         "69 port in use or machine not ready, 70 internal error, 73 directory not writable, 78 invalid configuration.",
     )
-    berth.add_argument("--version", action="version", version=f"berth {__version__}")
+    berth.add_argument("--version", action="version", version=f"berth {VERSION_AND_FORM}")
     commands = berth.add_subparsers(dest="command", required=True, metavar="COMMAND")
     json = argparse.ArgumentParser(add_help=False)
     json.add_argument("--json", action="store_true", help="print JSON")

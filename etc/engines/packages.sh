@@ -4,6 +4,7 @@
 #   packages.sh base                      what Berth needs
 #   packages.sh compilers FILE            what engines need beside their environments: they compile while they start
 #   packages.sh openmpi FILE              what TensorRT-LLM needs besides; both nothing where the file is empty
+#   packages.sh compiler YES_OR_NO        what compiles Berth's own modules, for a stage that is thrown away; 0: nothing
 #   packages.sh tools                     what builds the image, for a stage that is thrown away
 # In the environment: APT_MIRROR, the mirror to use while building; CA_CERTIFICATES, authorities to trust (PEM).
 set -euo pipefail
@@ -116,6 +117,10 @@ openmpi() {
   [ ! -s "$1" ] || install_packages git openmpi-bin
 }
 
+compiler() {
+  [ "$1" = 0 ] || install_packages gcc libc6-dev libpython3-dev
+}
+
 tools() {
   install_packages python3-venv
 }
@@ -159,11 +164,11 @@ case $step in
 choose)
   choose "$@"
   ;;
-base | compilers | openmpi | tools)
+base | compilers | openmpi | compiler | tools)
   write_certificates
   use_mirror
   "$step" "$@"
   clean
   ;;
-*) fail "'$step' is no step. There are: choose base compilers openmpi tools" ;;
+*) fail "'$step' is no step. There are: choose base compilers openmpi compiler tools" ;;
 esac

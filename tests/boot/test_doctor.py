@@ -14,6 +14,7 @@ from berth import __version__, processes
 from berth.boot import doctor
 from berth.boot.config.settings import Settings
 from berth.boot.preflight import Finding, Level, What
+from berth.build_form import FORM, VERSION_AND_FORM
 from berth.errors import MachineError, PlacementError
 from berth.plan import RunPaths
 from berth.processes import ProcessRecord
@@ -59,6 +60,7 @@ def write_model(folder: Path) -> Path:
 def test_valid_configuration_passes(environ: Environ, tmp_path: Path) -> None:
     text, code = doctor.report(environ)
     assert code == 0
+    assert f"OK    berth           {VERSION_AND_FORM}" in text
     assert "OK    configuration   1 model(s), all variables are valid" in text
     assert "OK    plan            chat-attached (attached by its URL; it does not answer now" in text
     assert text.splitlines()[-1].startswith("Nothing failed, ")
@@ -68,7 +70,7 @@ def test_valid_configuration_passes(environ: Environ, tmp_path: Path) -> None:
 def test_reports_as_json(environ: Environ) -> None:
     text, code = doctor.report(environ, as_json=True)
     report = json.loads(text)
-    assert (report["version"], report["ok"], code) == (__version__, True, 0)
+    assert (report["version"], report["form"], report["ok"], code) == (__version__, FORM, True, 0)
     assert {
         "level": "ok",
         "what": "port",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from berth import __version__
+from berth.build_form import VERSION_AND_FORM
 from berth.cli.main import COMMANDS, main
 from berth.plan import RunPaths
 from tests.control.test_status import READY, write
@@ -31,7 +31,7 @@ def only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["--version"]) == 0
-    assert capsys.readouterr().out == f"berth {__version__}\n"
+    assert capsys.readouterr().out == f"berth {VERSION_AND_FORM}\n"
 
 
 def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:

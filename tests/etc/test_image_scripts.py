@@ -111,6 +111,15 @@ def test_each_choice_installs_its_packages(
     assert ("libpython3-dev" in installed, "openmpi-bin" in installed) == (compilers, openmpi)
 
 
+@pytest.mark.parametrize(("wanted", "installed"), [("1", True), ("0", False)])
+def test_compiler_of_berths_own_modules_is_installed_unless_it_is_not_wanted(
+    script: Script, wanted: str, *, installed: bool
+) -> None:
+    ended = script.run("packages.sh", "compiler", wanted)
+    assert ended.returncode == 0, ended.stderr
+    assert ("libpython3-dev" in " ".join(script.calls("apt-get"))) is installed
+
+
 @pytest.mark.parametrize(
     ("architecture", "engines", "left"),
     [

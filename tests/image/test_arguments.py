@@ -25,7 +25,7 @@ def test_tini_is_process_1_and_only_its_child_is_above_supervisord(berth: Contai
 
 def test_options_are_passed_to_berth() -> None:
     ended = run_to_end("--version")
-    assert (ended.code, ended.stdout) == (0, f"berth {__version__}\n")
+    assert (ended.code, ended.stdout) == (0, f"berth {__version__} (compiled)\n")
 
 
 def test_plan_prints_and_starts_nothing() -> None:

@@ -79,6 +79,9 @@ class Pool:
             else:
                 return connection
 
+    def _forget(self, ended: Connection) -> None:
+        self._idle.pop(ended, None)
+
     def release(self, connection: Connection) -> None:
         """Keeps a connection whose response was read to its end, and closes any other."""
         self._busy.pop(connection, None)  # of an attached server that was identified meanwhile another pool has it
@@ -111,7 +114,9 @@ class Pool:
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> Connection:
         limit_s = min(self._connect_timeout_s, timeout_s)
-        connection = Connection(loop, lambda ended: self._idle.pop(ended, None))
+        connection = Connection(
+            loop, self._forget
+        )  # no closure: a compiled one would hold the connection, and so itself
         try:
             async with asyncio.timeout(limit_s):
                 if self._socket is not None:

@@ -4,8 +4,11 @@ Python packages come from the package index with all their pins (etc/tools/rival
 Debian's package unpacked beside the others.
 """
 
+import hashlib
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +19,7 @@ HOME = ROOT / ".bench"
 PINS = ROOT / "etc/tools/rivals/pins"
 _UV = ROOT / "etc/tools/setup/uv.sh"
 _STAMP = ".installed"
+_SYSTEM_PYTHON = "/usr/bin/python3"
 
 
 def make_home(home: Path = HOME) -> Path:
@@ -38,6 +42,34 @@ def packages(name: str) -> Path:
     )
     stamp.write_text(pins.read_text())
     return target
+
+
+def berth() -> Path:
+    """Berth's environment as in the image: compiled, on the system's Python. BenchError where it cannot be made."""
+    target, stamp = make_home() / "berth", HOME / "berth" / _STAMP
+    sources = [ROOT / "uv.lock", ROOT / "pyproject.toml", *ROOT.glob("etc/compile/*"), *ROOT.glob("berth/**/*.py")]
+    digest = hashlib.sha256()
+    for path in sorted(sources):
+        digest.update(path.read_bytes() if path.name != "_version.py" else b"")
+    if stamp.exists() and stamp.read_text() == digest.hexdigest():
+        return target
+    shutil.rmtree(target, ignore_errors=True)
+    requirements, wheels = target / "requirements.txt", target / "dist"
+    locked = ("--frozen", "--no-dev", "--no-emit-project", "--no-hashes", "--output-file", str(requirements))
+    run(str(_UV), "venv", "--quiet", "--python", _python(), str(target))
+    run(str(_UV), "export", "--quiet", *locked)
+    run(str(_UV), "build", "--quiet", "--wheel", "--python", _python(), "--out-dir", str(wheels), COMPILE="1")
+    wheel = str(next(wheels.glob("*.whl")))
+    run(str(_UV), "pip", "install", "--quiet", "--python", str(target / "bin/python"), "-r", str(requirements), wheel)
+    stamp.write_text(digest.hexdigest())
+    return target
+
+
+def _python() -> str:
+    """The system's, unless it is too old."""
+    test = "import sys; sys.exit(sys.version_info < (3, 11))"
+    is_new = shutil.which(_SYSTEM_PYTHON) and subprocess.run([_SYSTEM_PYTHON, "-c", test], check=False).returncode == 0
+    return _SYSTEM_PYTHON if is_new else sys.executable
 
 
 def version(name: str) -> str:
@@ -68,9 +100,10 @@ def _unpack_nginx(target: Path) -> None:
         run("dpkg", "-x", str(package), str(target))
 
 
-def run(*command: str, folder: Path = ROOT) -> None:
+def run(*command: str, folder: Path = ROOT, **variables: str) -> None:
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder)
+        environ = os.environ | variables
+        subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=environ)
     except (OSError, subprocess.CalledProcessError) as exc:
         raise BenchError(f"{_shown(command)} failed: {_last_words(exc)}") from exc
 

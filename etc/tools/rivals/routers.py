@@ -76,12 +76,17 @@ def direct(upstream: str) -> Iterator[Router]:
 
 
 @contextmanager
-def berth_with(upstream: str, workers: int = 1) -> Iterator[Router]:
-    """The whole appliance with an attached engine; keys are checked, and nothing is switched off."""
+def berth_with(upstream: str, workers: int = 1, *, home: Path | None = None) -> Iterator[Router]:
+    """The whole appliance with an attached engine; keys are checked, nothing is off. `home`: an environment."""
     models = f"{MODEL}: {{engines: [{{url: '{upstream}', dialect: vllm}}]}}"
     variables = {"BERTH_API_KEYS": _KEY, "BERTH_WORKERS": str(workers)}
     name = "berth" if workers == 1 else f"berth, {workers} workers"
-    with Appliance(models, **variables) as appliance, _log_kept(appliance, f"berth-{workers}"):
+    appliance = Appliance(models, **variables)
+    if home is not None:
+        name += "-compiled"
+        appliance.command[0] = str(home / "bin/python")
+        appliance.environ["PYTHONSAFEPATH"] = "1"  # not the clone's modules
+    with appliance, _log_kept(appliance, f"{name.partition(',')[0]}-{workers}"):
         appliance.wait_ready()
         words = [*(f"{name}={value}" for name, value in {"BERTH_MODELS": models, **variables}.items()), "berth", "boot"]
         yield Router(
@@ -93,6 +98,11 @@ def berth_with(upstream: str, workers: int = 1) -> Iterator[Router]:
             roots=(appliance.find("berth", "router").pid,),
             all_roots=(appliance.started().pid,),
         )
+
+
+def berth_compiled(upstream: str) -> AbstractContextManager[Router]:
+    """The same as the image has it."""
+    return berth_with(upstream, home=install.berth())
 
 
 @contextmanager
@@ -179,6 +189,7 @@ def _nginx_version(program: str) -> str:
 ROUTERS: dict[str, Start] = {
     "direct": direct,
     "berth": berth_with,
+    "berth-compiled": berth_compiled,
     "vllm-router": vllm_router,
     "sglang-router": sglang_router,
     "litellm": litellm,

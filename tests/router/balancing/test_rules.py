@@ -72,6 +72,7 @@ TWENTY = [
 ]
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(("conditions", "more"), TWENTY)
 def test_twenty_rules_cost_no_more_calls_than_one(conditions: str, more: list[str]) -> None:
     text = ", ".join(f"{{{conditions.format(n=number)}, priority: low, name: r{number}}}" for number in range(1, 21))
@@ -84,6 +85,7 @@ def test_twenty_rules_cost_no_more_calls_than_one(conditions: str, more: list[st
     assert asked.rule is None
 
 
+@pytest.mark.interpreted
 def test_a_rule_that_matches_costs_no_more_after_the_first_time() -> None:
     _, rules = rules_of("[{path: /batch, engine: sglang, only: true, priority: low}]")
     asked: Any = Asked("/batch")
