@@ -16,6 +16,7 @@ from tests.fakes.plans import make_replica
 
 S = ReplicaStatus
 NOW = 1000.0
+SAME_GPUS = "use as many GPUs of the same kind on every box"
 FACTS = {"m-sim": {"engine": "sim", "GPUs": "4 x H100"}}
 RUNNING = Process(state=ProcessState.RUNNING, pid=7)
 
@@ -74,8 +75,7 @@ def test_a_rank_that_is_lost_ends_the_group(second: Heard, reason: str) -> None:
         (heard(2, box=Box(rank=2)), "box 2 (10.0.0.3) has no m-sim: set the same BERTH_MODELS on every box"),
         (
             heard(2, box=Box(rank=2, replicas={"m-sim": {"engine": "sim", "GPUs": "4 x A100"}})),
-            "the boxes differ: GPUs: box 0 (10.0.0.1) has '4 x H100', box 2 (10.0.0.3) has '4 x A100': "
-            "use as many GPUs of the same kind on every box",
+            "the boxes differ: GPUs: box 0 (10.0.0.1) has '4 x H100', box 2 (10.0.0.3) has '4 x A100': " + SAME_GPUS,
         ),
         (
             heard(2, ranks={"m-sim": RankReport(status="failed", reason="no memory")}),
