@@ -57,6 +57,7 @@ class Recovery:
         self.error: ApiError | None = None  # why the model does not come back
         self._so_far = Transcript(id="", created=0, text="", tokens=0)  # before the cut
         self._continuations = 0
+        self._frames = 0  # that the client had when it was preempted
 
     async def complete(self, upstream: Upstream, result: Result) -> ContinuationBlocker | None:
         """`upstream` has begun the stream, and `result` is its end. None: the client has a complete response now."""
@@ -66,6 +67,8 @@ class Recovery:
             outcome = Preemption.ENDED
         finally:
             if self.preempted is not None:
+                if outcome is Preemption.STOPPED and self._ctx.frames > self._frames:  # by its client, at its end
+                    outcome = Preemption.CONTINUED
                 self._meter.preempted(self._ctx.model, outcome)
         return blocker
 
@@ -73,7 +76,7 @@ class Recovery:
         ctx = self._ctx
         while result.cut is not None:
             if result.outcome is Outcome.PREEMPTED:
-                self.preempted = result.cut
+                self.preempted, self._frames = result.cut, ctx.frames
                 ctx.preemptions, ctx.flags = ctx.preemptions + 1, ctx.flags | PREEMPTED
             if (blocker := result.blocker or continuation.blocker(ctx.request)) is not None:
                 return blocker
