@@ -46,7 +46,7 @@ class Box:
         publish(self.plan)
         self.engine = engine
         self.router = RouterProcess(self.plan)
-        self.router.await_answer()
+        self.router.await_answer(PATIENCE_S)
         self.url = self.router.url
 
     def becomes(self, status: ReplicaStatus, **fields: Any) -> None:
@@ -181,6 +181,44 @@ def test_it_may_be_preempted_again_and_its_usage_is_counted_once(box: Box) -> No
     pieces = 2  # of the last engine's answer
     assert box.number("berth_tokens_total", "prompt") == tokens["prompt"] + PROMPT_TOKENS - said // 5
     assert box.number("berth_tokens_total", "completion") == tokens["completion"] + pieces + said // 5
+
+
+def test_continuation_that_is_preempted_before_it_says_anything_waits_again(box: Box) -> None:
+    asked = threading.Event()
+
+    def silent_at_first(request: Request) -> tuple[Step, ...]:
+        if request.path == "/tokenize" or not request.json.get("continue_final_message") or asked.is_set():
+            return says_some(request)
+        asked.set()
+        return stream_head(), HANG
+
+    box.engine.answers_with(silent_at_first)
+    before = box.outcomes()
+
+    def swap_twice() -> None:
+        box.leaves(requests=1)
+        box.is_back()
+        assert asked.wait(PATIENCE_S)
+        box.leaves(requests=1)
+        box.is_back()
+
+    (answer,) = asyncio.run(all_of([chat(box.url)], swap_twice))
+
+    assert answer == TEXT
+    assert box.outcomes()["continued"] == before["continued"] + 1
+
+
+def test_stream_of_which_only_the_end_is_missing_ends(box: Box) -> None:
+    before = box.outcomes()
+
+    def swap() -> None:
+        box.leaves(requests=1)
+        box.is_back()
+
+    (answer,) = asyncio.run(all_of([chat(box.url, max_tokens=SAID)], swap))
+
+    assert answer == "".join(PIECES[:SAID])
+    assert box.outcomes()["continued"] == before["continued"] + 1
 
 
 def test_waiting_client_gets_heartbeats_and_everybody_sees_that_it_was_preempted(box: Box) -> None:
