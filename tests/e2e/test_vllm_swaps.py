@@ -54,7 +54,11 @@ def box(
     fields = {"engines": ["vllm"], "load": "on_request", "min_residency": "1s", "max_wait": "1s", "sleep": True}
     fields |= {"drain_timeout": "5s"}
     fields |= {"context": 1024, "kv_cache": "64MiB"}
-    models = {name: {"source": str(_seems_large(source, folder / name)), **fields} for name, source in sources.items()}
+    priorities = {"red": "low", "blue": "normal"}  # so that red leaves at once, however long its load took
+    models = {
+        name: {"source": str(_seems_large(source, folder / name)), "priority": priorities[name], **fields}
+        for name, source in sources.items()
+    }
     variables = {"BERTH_ENGINE_HOME": str(_loads_what_is_inside(forked_vllm, folder / "engines"))}
     variables |= {"BERTH_QUEUE_TIMEOUT": "240s", "BERTH_TOKEN_TIMEOUT": "300s"}
     with Appliance(json.dumps(models), **variables) as berth:
@@ -169,7 +173,7 @@ def token_makers(berth: Appliance, replica: str) -> set[int]:
 def test_preempted_streams_have_the_text_of_uninterrupted_ones(box: Box) -> None:
     Client(box, "chat", "red", answers=1).run()
     makers, slow = token_makers(box.berth, "red-vllm"), ExitStack()
-    slow.enter_context(slow_down(makers))
+    slow.enter_context(slow_down(makers, run_s=0.001))
     other = Client(box, "chat", "blue", answers=1)
 
     def swap() -> None:
