@@ -126,6 +126,11 @@ SWAPS ?= 1000 --kills 300 --sleep --report .berth/swap-soak.json
 swap-soak: setup ## three models that take turns under load, with kills: make swap-soak SWAPS="50 --kill-every 5"
 	$(BIN)/python -m tests.chaos.swap_soak --swaps $(SWAPS)
 
+STREAMS ?= 100
+.PHONY: preemptions
+preemptions: setup ## streams of all client APIs, preempted twice, with control killed: make preemptions STREAMS=20
+	$(BIN)/python -m tests.chaos.preemptions --streams $(STREAMS)
+
 EVENTS ?= 1000000
 .PHONY: residency
 residency: setup ## the decision which models are loaded, in a million random events: an hour; make residency EVENTS=20000

@@ -271,7 +271,7 @@ class Controller:
         self._audit.settled(operations.find)
 
     def _preempt(self, observation: Observation, now: float) -> None:
-        """The reason tells a control that runs after this one that it was said already."""
+        """A control that runs after this one sees by the reason that it was reported already."""
         found = preemption.preempted(observation, now)
         self._preempted = frozenset(record.replica.name for record in found)
         for record in found:

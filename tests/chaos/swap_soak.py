@@ -18,11 +18,12 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import httpx
@@ -94,8 +95,12 @@ def judge(one: Observation, kills: Sequence[tuple[float, str]], began: float, en
 
 
 @contextmanager
-def appliance(folder: Path, *, sleeps: bool = False) -> Iterator[Appliance]:
-    """One GPU that holds one of three models, and what the others keep asleep. Each says another text."""
+def appliance(
+    folder: Path, *, sleeps: bool = False, engine: str = ENGINE, fields: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Appliance]:
+    """One GPU that holds one of three models, and what the others keep asleep. Each says another text. `fields`: of
+    each model. Each start takes further arguments from the file `more`.
+    """
     source = folder / "model"
     source.mkdir()
     (source / "config.json").write_text(json.dumps(QWEN_8B))
@@ -110,11 +115,18 @@ def appliance(folder: Path, *, sleeps: bool = False) -> Iterator[Appliance]:
             "max_wait": "1s",
             "kv_cache": "5GiB",
             "sleep": sleeps,
-            "vllm": {"env": {"FAKE_VLLM_ARGUMENTS": f"{ENGINE} --text {shlex.quote(text_of(name))}"}},
+            "vllm": {
+                "env": {
+                    "FAKE_VLLM_ARGUMENTS": f"{engine} --text {shlex.quote(text_of(name))}",
+                    "FAKE_VLLM_FILE": str(folder / "more"),
+                }
+            },
+            **fields,
         }
         for name in NAMES
     }
     install_simulated_vllm(folder / "engines")
+    (folder / "more").touch()
     held = folder / "held"
     held.mkdir()
     variables = {**environment(folder, count=1, total_mib=16 * 1024, held_in=held), "CUDA_VISIBLE_DEVICES": "0"}

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.chaos import preemptions, swap_soak
 from tests.e2e.appliance import Appliance, end
 from tests.e2e.test_operations import run
 from tests.fakes.boot import QWEN_8B
@@ -175,6 +176,19 @@ def test_pinned_model_stays_and_memory_of_others_is_waited_for(berth: Appliance,
     stranger.unlink()
     finished([waiting])
     assert loaded(berth) == {"green"}
+
+
+def test_preempted_streams_have_the_text_of_uninterrupted_ones(tmp_path: Path) -> None:
+    """Of all client APIs, with control killed meanwhile. The long form: `make preemptions`."""
+    seen = preemptions.Seen()
+    with swap_soak.appliance(tmp_path, engine=preemptions.ENGINE, fields=preemptions.FIELDS) as berth:
+        preemptions.play(berth, tmp_path / "more", preemptions.AT_ONCE, seen, times=1)
+        events = run(berth, "events")[1]
+    assert seen.wrong == []
+    assert seen.preempted["continued"] >= preemptions.AT_ONCE
+    assert set(+seen.preempted) == {"continued"}
+    assert "drain timeout over" in events
+    assert NOT_FREE not in berth.output()
 
 
 def test_models_take_turns_by_sleep_and_one_that_sleeps_badly_is_unloaded(tmp_path: Path) -> None:

@@ -1,22 +1,31 @@
 """Two tiny models of which one fits into the RAM, with the real vLLM on the CPU: they take turns under load."""
 
+import asyncio
 import json
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx
 import ollama
 import openai
+import psutil
 import pytest
 
 from berth.host.cgroup import available_memory
 from tests.e2e.appliance import Appliance
+from tests.e2e.killed_streams import metric
+from tests.e2e.slow_processes import listeners, send_signal, slow_down
 from tests.e2e.test_operations import run
 from tests.fakes.second_model import make_second_model
+from tests.fakes.streaming_clients import APIS as STREAMS
+from tests.fakes.streaming_clients import all_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(400)]
 
@@ -43,10 +52,16 @@ def box(
     }
     sources = {"red": tiny_model, "blue": folder / "second"}
     fields = {"engines": ["vllm"], "load": "on_request", "min_residency": "1s", "max_wait": "1s", "sleep": True}
+    fields |= {"drain_timeout": "5s"}
     fields |= {"context": 1024, "kv_cache": "64MiB"}
-    models = {name: {"source": str(_seems_large(source, folder / name)), **fields} for name, source in sources.items()}
+    priorities = {"red": "low", "blue": "normal"}  # so that red leaves at once, however long its load took
+    models = {
+        name: {"source": str(_seems_large(source, folder / name)), "priority": priorities[name], **fields}
+        for name, source in sources.items()
+    }
     variables = {"BERTH_ENGINE_HOME": str(_loads_what_is_inside(forked_vllm, folder / "engines"))}
-    with Appliance(json.dumps(models), BERTH_QUEUE_TIMEOUT="240s", **variables) as berth:
+    variables |= {"BERTH_QUEUE_TIMEOUT": "240s", "BERTH_TOKEN_TIMEOUT": "300s"}
+    with Appliance(json.dumps(models), **variables) as berth:
         berth.wait(lambda: {one["status"] for one in berth.replicas().values()} == {"unloaded"})
         assert "cannot be loaded at the same time" in run(berth, "plan")[1]
         yield Box(berth=berth, texts=texts)
@@ -146,6 +161,39 @@ def test_swaps_by_stop_lose_no_answer_and_mix_up_none(box: Box) -> None:
         for client in clients:
             client.finish()
     assert unloads(box.berth) >= SWAPS
+
+
+def token_makers(berth: Appliance, replica: str) -> set[int]:
+    """Without the server in front of them, which says that all is well."""
+    (one,) = (one for one in berth.plan().replicas if one.name == replica)
+    servers = listeners(one.socket_path or httpx.URL(one.url).port or 0)
+    return {child.pid for server in servers for child in psutil.Process(server).children(recursive=True)}
+
+
+def test_preempted_streams_have_the_text_of_uninterrupted_ones(box: Box) -> None:
+    Client(box, "chat", "red", answers=1).run()
+    makers, slow = token_makers(box.berth, "red-vllm"), ExitStack()
+    slow.enter_context(slow_down(makers, run_s=0.001))
+    other = Client(box, "chat", "blue", answers=1)
+
+    def swap() -> None:
+        slow.close()
+        send_signal(makers, signal.SIGSTOP)  # no stream ends before it is preempted
+        try:
+            other.start()
+            box.berth.wait(lambda: metric(box.berth, "berth_queue_length", "red") == len(names), PATIENCE_S)
+        finally:
+            send_signal(makers, signal.SIGCONT)
+        other.finish()
+
+    names = ("chat", "responses", "anthropic", "ollama chat")
+    with slow:
+        texts = asyncio.run(all_of([STREAMS[name](box.berth.url, "red") for name in names], swap))
+    assert [str(text).strip() for text in texts] == [box.texts["red"].strip()] * len(names)
+    assert (
+        f'berth_requests_preempted_total{{model="red",outcome="continued"}} {len(names)}.0'
+        in box.berth.get("/metrics").text
+    )
 
 
 def test_sleep_under_load_loses_no_answer_and_is_ended_by_the_next_request(box: Box) -> None:

@@ -1,8 +1,8 @@
 """`bin/vllm` of an engine home without vLLM: takes vLLM's command line and becomes the simulated engine.
 
-What the simulated engine has no option for is left out. FAKE_VLLM_ARGUMENTS are added for it. With a fake driver that
-counts what processes hold (FAKE_NVML_FOLDER), it takes its share of the GPUs, and fails as vLLM does if that is not
-free.
+What the simulated engine has no option for is left out. FAKE_VLLM_ARGUMENTS are added for it, and those in the file
+FAKE_VLLM_FILE, which may change from start to start. With a fake driver that counts what processes hold
+(FAKE_NVML_FOLDER), it takes its share of the GPUs, and fails as vLLM does if that is not free.
 """
 
 import os
@@ -30,6 +30,8 @@ def simulated(arguments: list[str]) -> list[str]:
     """The command line of the simulated engine for one of vLLM."""
     taken = [word for name in TAKEN if name in arguments for word in (name, arguments[arguments.index(name) + 1])]
     more = shlex.split(os.environ.get("FAKE_VLLM_ARGUMENTS", ""))
+    if file := os.environ.get("FAKE_VLLM_FILE"):
+        more += shlex.split(Path(file).read_text())
     more += ["--can-sleep"] if "--enable-sleep-mode" in arguments else []
     return [sys.executable, "-m", "berth", "sim", "--dialect", "vllm", *taken, *more, *memory(arguments)]
 

@@ -24,6 +24,7 @@ def preempted(observation: Observation, now: float) -> tuple[Record, ...]:
         for record in claims.records_of(route, observation)
         if record.status is ReplicaStatus.DRAINING
         and now - record.since >= route.drain_timeout_s
+        and record.replica.name not in observation.drained
         and (operation := requests.operation_of(record, observation.operations)) is not None
         and operation.action in _LEAVES
         and eviction.is_awaited(record.replica.name, observation)

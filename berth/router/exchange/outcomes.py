@@ -83,7 +83,7 @@ class Outcome(StrEnum):
 class Preemption(StrEnum):
     """What became of a request that was preempted, each time."""
 
-    CONTINUED = "continued"  # its stream goes on, by the same replica or another one
+    CONTINUED = "continued"  # its stream was resumed, by the same replica or another one
     AGAIN = "again"  # nothing had reached the client: it was queued again
     ENDED = "ended"  # with an error: it cannot be continued, or the model does not come back
     STOPPED = "stopped"  # its client disconnected meanwhile, or Berth shut down

@@ -53,10 +53,11 @@ class Recovery:
         self._admission = admission
         self._attempts = attempts
         self._meter = meter
-        self.preempted: Failure | None = None  # why the stream does not go on now: it was preempted
+        self.preempted: Failure | None = None  # why the stream waits now: it was preempted
         self.error: ApiError | None = None  # why the model does not come back
         self._so_far = Transcript(id="", created=0, text="", tokens=0)  # before the cut
         self._continuations = 0
+        self._frames = 0  # that the client had when it was preempted
 
     async def complete(self, upstream: Upstream, result: Result) -> ContinuationBlocker | None:
         """`upstream` has begun the stream, and `result` is its end. None: the client has a complete response now."""
@@ -66,6 +67,8 @@ class Recovery:
             outcome = Preemption.ENDED
         finally:
             if self.preempted is not None:
+                if outcome is Preemption.STOPPED and self._ctx.frames > self._frames:  # by its client, at its end
+                    outcome = Preemption.CONTINUED
                 self._meter.preempted(self._ctx.model, outcome)
         return blocker
 
@@ -73,12 +76,12 @@ class Recovery:
         ctx = self._ctx
         while result.cut is not None:
             if result.outcome is Outcome.PREEMPTED:
-                self.preempted = result.cut
+                self.preempted, self._frames = result.cut, ctx.frames
                 ctx.preemptions, ctx.flags = ctx.preemptions + 1, ctx.flags | PREEMPTED
             if (blocker := result.blocker or continuation.blocker(ctx.request)) is not None:
                 return blocker
-            may_go_on = self.preempted is not None or self._upstreams.has_peer(upstream)
-            decoder = result.decoder if may_go_on else None
+            may_resume = self.preempted is not None or self._upstreams.has_peer(upstream)
+            decoder = result.decoder if may_resume else None
             if decoder is None:
                 return ContinuationBlocker.ENGINE
             self._so_far = continuation.joined(self._so_far, decoder.transcript())
@@ -105,7 +108,7 @@ class Recovery:
                 if ctx.request.include_usage:
                     return ContinuationBlocker.USAGE
                 await ctx.end(continuation.ending(ctx.request, ctx.model, self._so_far))
-                self._goes_on()
+                self._resumed()
                 return None
             if peer is None:
                 return ContinuationBlocker.ENGINE
@@ -147,7 +150,7 @@ class Recovery:
             gap.failed(peer, exc.outcome, time.monotonic())
             return None
         self._continuations += not gap.preempted
-        self._goes_on()
+        self._resumed()
         ctx.previous, ctx.moved_at_token = gap.cut.replica, so_far.tokens
         ctx.flags |= CONTINUED
         ctx.continued = result.cut is None
@@ -161,7 +164,7 @@ class Recovery:
         )
         return result
 
-    def _goes_on(self) -> None:
+    def _resumed(self) -> None:
         if self.preempted is not None:
             self.preempted = None
             self._meter.preempted(self._ctx.model, Preemption.CONTINUED)

@@ -21,7 +21,7 @@ DRAIN_S = 15.0
 STAYS_S = max(30.0, 3 * LOAD_S)
 
 
-def one_in_use(drain_timeout_s: float) -> tuple[Box, Client]:
+def one_in_use(drain_timeout_s: float = DRAIN_S) -> tuple[Box, Client]:
     """`a` has a long stream, and is about to drain for `b`."""
     box = Box({"a": 6, "b": 6}, max_wait_s=5, drain_timeout_s=drain_timeout_s)
     stream = box.request("a", seconds=200)
@@ -30,7 +30,7 @@ def one_in_use(drain_timeout_s: float) -> tuple[Box, Client]:
 
 
 def test_stream_that_takes_too_long_is_continued_when_its_model_is_back() -> None:
-    box, stream = one_in_use(drain_timeout_s=DRAIN_S)
+    box, stream = one_in_use()
     served = box.request("b")
     begun = box.now
     box.turns(5 + DRAIN_S - 2)
@@ -46,7 +46,7 @@ def test_stream_that_takes_too_long_is_continued_when_its_model_is_back() -> Non
 
 
 def test_it_comes_back_in_its_turn_however_busy_the_other_one_is() -> None:
-    box, stream = one_in_use(drain_timeout_s=DRAIN_S)
+    box, stream = one_in_use()
     other = box.request("b", seconds=1000)
     waits = list[float]()
     since = None
@@ -68,7 +68,7 @@ def test_it_comes_back_in_its_turn_however_busy_the_other_one_is() -> None:
 
 @pytest.mark.parametrize("drain_timeout_s", [0.0, 500.0])
 def test_requests_may_end_in_their_time(drain_timeout_s: float) -> None:
-    box, stream = one_in_use(drain_timeout_s=drain_timeout_s)
+    box, stream = one_in_use(drain_timeout_s)
     served = box.request("b")
     box.turns(100)
     assert (box.status("a"), served.ended) == (S.DRAINING, None)
@@ -77,7 +77,7 @@ def test_requests_may_end_in_their_time(drain_timeout_s: float) -> None:
 
 
 def test_nothing_is_preempted_for_a_client_that_has_gone() -> None:
-    box, stream = one_in_use(drain_timeout_s=DRAIN_S)
+    box, stream = one_in_use()
     gone = box.request("b")
     box.turns(8)
     assert box.status("a") is S.DRAINING
@@ -87,7 +87,7 @@ def test_nothing_is_preempted_for_a_client_that_has_gone() -> None:
 
 
 def test_stream_goes_on_if_the_one_that_it_was_preempted_for_has_gone_meanwhile() -> None:
-    box, stream = one_in_use(drain_timeout_s=DRAIN_S)
+    box, stream = one_in_use()
     gone = box.request("b")
     while not stream.preempted:
         box.turn()
@@ -97,7 +97,7 @@ def test_stream_goes_on_if_the_one_that_it_was_preempted_for_has_gone_meanwhile(
 
 
 def test_request_that_cannot_be_continued_ends_and_the_other_model_gets_its_room() -> None:
-    box, _stream = one_in_use(drain_timeout_s=DRAIN_S)
+    box, _stream = one_in_use()
     cut = box.request("a", seconds=900, moves=False)
     box.turns(1)
     served = box.request("b")
@@ -106,7 +106,7 @@ def test_request_that_cannot_be_continued_ends_and_the_other_model_gets_its_room
 
 
 def test_control_that_dies_meanwhile_preempts_all_the_same() -> None:
-    box, stream = one_in_use(drain_timeout_s=DRAIN_S)
+    box, stream = one_in_use()
     served = box.request("b")
     box.turns(8)
     box.restart_control()
@@ -119,7 +119,7 @@ def test_control_that_dies_meanwhile_preempts_all_the_same() -> None:
 
 
 def test_an_operators_own_drain_is_no_preemption() -> None:
-    box, stream = one_in_use(drain_timeout_s=DRAIN_S)
+    box, stream = one_in_use()
     assert box.ask(Action.RESTART, "a") is None
     box.turns(2)
     assert box.status("a") is S.DRAINING

@@ -284,3 +284,18 @@ async def test_failed_check_changes_nothing(ward: Ward, monkeypatch: pytest.Monk
     await ward.checked("one")
 
     assert not waiting.done()
+
+
+async def test_check_that_is_preempted_shows_nothing(ward: Ward) -> None:
+    ward.engine.answers(HANG)
+    waiting = await ward.await_whole("one")
+    found = ward.upstream("one")
+    ward.liveness.poll()
+    await asyncio.to_thread(ward.engine.arrived.wait, 60)
+
+    found.pool.preempt()
+    await ward.until(lambda: ward.meter.load(found.replica) == 0)
+    await asyncio.sleep(0)
+
+    assert not waiting.done()
+    assert ward.upstreams.marked_down() == []

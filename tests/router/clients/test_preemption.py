@@ -10,23 +10,19 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import ollama
 import openai
-import orjson
 import pytest
-from anthropic import AnthropicError, AsyncAnthropic
-from openai import AsyncOpenAI
 
 from berth.ipc.journal import Names, Reader
 from berth.plan import Load, Logs
 from berth.state import ReplicaStatus
 from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replica, replica_state, route
+from tests.fakes.streaming_clients import APIS, PATIENCE_S, all_of, chat
 from tests.fakes.upstream import HANG, FakeUpstream, Request, Step, chat_answer, chunk, stream_head
 from tests.router.clients.test_continuation import HELLO, PIECES, PROMPT_TOKENS, TEXT, frames, goes_on
 
 pytestmark = pytest.mark.timeout(180)
 NAME = "chat-vllm"
-PATIENCE_S = 60.0
 SAID = 3  # pieces before the preemption
 STREAMING = {"model": "chat", "messages": HELLO, "stream": True}
 
@@ -50,7 +46,7 @@ class Box:
         publish(self.plan)
         self.engine = engine
         self.router = RouterProcess(self.plan)
-        self.router.await_answer()
+        self.router.await_answer(PATIENCE_S)
         self.url = self.router.url
 
     def becomes(self, status: ReplicaStatus, **fields: Any) -> None:
@@ -103,107 +99,6 @@ def says_some(request: Request) -> tuple[Step, ...]:
     return stream_head(), chunk(frames(PIECES[:SAID], chat=chat, end=False)), HANG
 
 
-async def chat(url: str, **fields: Any) -> AsyncIterator[str]:
-    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S) as client:
-        async for one in await client.chat.completions.create(model="chat", messages=HELLO, stream=True, **fields):
-            if one.choices:
-                yield one.choices[0].delta.content or ""
-
-
-async def completion(url: str) -> AsyncIterator[str]:
-    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S) as client:
-        async for one in await client.completions.create(model="chat", prompt="hello", stream=True):
-            yield one.choices[0].text
-
-
-async def response(url: str) -> AsyncIterator[str]:
-    async with (
-        AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S) as client,
-        client.responses.stream(model="chat", input="hello") as events,
-    ):
-        async for event in events:
-            if event.type == "response.output_text.delta":
-                yield event.delta
-            elif event.type == "response.failed":
-                error = event.response.error
-                raise RuntimeError(error and error.message)
-        assert (await events.get_final_response()).status == "completed"
-
-
-async def message(url: str) -> AsyncIterator[str]:
-    async with (
-        AsyncAnthropic(base_url=url, api_key="none", max_retries=0, timeout=PATIENCE_S) as client,
-        client.messages.stream(model="chat", messages=HELLO, max_tokens=100) as events,
-    ):
-        async for text in events.text_stream:
-            yield text
-        assert (await events.get_final_message()).stop_reason == "end_turn"
-
-
-async def lines(url: str) -> AsyncIterator[str]:
-    async with ollama.AsyncClient(host=url, timeout=PATIENCE_S) as client:
-        async for part in await client.chat("chat", HELLO, stream=True):
-            yield part.message.content or ""
-
-
-async def generated(url: str) -> AsyncIterator[str]:
-    async with ollama.AsyncClient(host=url, timeout=PATIENCE_S) as client:
-        async for part in await client.generate("chat", "hello", stream=True):
-            yield part.response or ""
-
-
-async def tgi(url: str) -> AsyncIterator[str]:
-    body = {"inputs": "hello", "parameters": {"max_new_tokens": 100}}
-    headers = {"x-berth-model": "chat"}
-    async with (
-        httpx.AsyncClient(timeout=PATIENCE_S) as client,
-        client.stream("POST", f"{url}/generate_stream", json=body, headers=headers) as answer,
-    ):
-        async for line in answer.aiter_lines():
-            if line.startswith("data:"):
-                event = orjson.loads(line.removeprefix("data:"))
-                if "error" in event:
-                    raise RuntimeError(event["error"])
-                yield event["token"]["text"]
-
-
-APIS: dict[str, Callable[[str], AsyncIterator[str]]] = {
-    "chat": chat,
-    "completions": completion,
-    "responses": response,
-    "anthropic": message,
-    "ollama chat": lines,
-    "ollama generate": generated,
-    "tgi": tgi,
-}
-
-
-async def read(parts: AsyncIterator[str], begun: asyncio.Event) -> str | Exception:
-    """The text, or why there is no more of it."""
-    text = ""
-    try:
-        async for part in parts:
-            text += part
-            if text:
-                begun.set()
-    except (openai.OpenAIError, AnthropicError, ollama.ResponseError, RuntimeError) as error:
-        return error
-    finally:
-        begun.set()
-    return text
-
-
-async def all_of(asks: list[AsyncIterator[str]], then: Callable[[], None]) -> list[str | Exception]:
-    """What they get; `then` is done once all have begun."""
-    begun = [asyncio.Event() for _ in asks]
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(read(ask, event)) for ask, event in zip(asks, begun, strict=True)]
-        for event in begun:
-            await event.wait()
-        await asyncio.to_thread(then)
-    return [task.result() for task in tasks]
-
-
 def test_streams_of_all_apis_go_on_when_their_model_is_back(box: Box) -> None:
     """More of them than the queue has places: they have theirs."""
     before, asks = box.outcomes(), [api(box.url) for api in APIS.values()]
@@ -218,7 +113,7 @@ def test_streams_of_all_apis_go_on_when_their_model_is_back(box: Box) -> None:
 
     assert dict(zip(APIS, answers, strict=True)) == dict.fromkeys(APIS, TEXT)
     assert box.outcomes()["continued"] == before["continued"] + len(asks)
-    assert {request.json.get("max_tokens", 0) for request in box.engine.requests} <= {0, 97, 100}
+    assert {request.json.get("max_tokens", 0) for request in box.engine.requests} <= {0, 97, 100, 397, 400}
 
 
 def test_streams_that_cannot_be_continued_end_with_the_error_of_their_api(box: Box) -> None:
@@ -286,6 +181,44 @@ def test_it_may_be_preempted_again_and_its_usage_is_counted_once(box: Box) -> No
     pieces = 2  # of the last engine's answer
     assert box.number("berth_tokens_total", "prompt") == tokens["prompt"] + PROMPT_TOKENS - said // 5
     assert box.number("berth_tokens_total", "completion") == tokens["completion"] + pieces + said // 5
+
+
+def test_continuation_that_is_preempted_before_it_says_anything_waits_again(box: Box) -> None:
+    asked = threading.Event()
+
+    def silent_at_first(request: Request) -> tuple[Step, ...]:
+        if request.path == "/tokenize" or not request.json.get("continue_final_message") or asked.is_set():
+            return says_some(request)
+        asked.set()
+        return stream_head(), HANG
+
+    box.engine.answers_with(silent_at_first)
+    before = box.outcomes()
+
+    def swap_twice() -> None:
+        box.leaves(requests=1)
+        box.is_back()
+        assert asked.wait(PATIENCE_S)
+        box.leaves(requests=1)
+        box.is_back()
+
+    (answer,) = asyncio.run(all_of([chat(box.url)], swap_twice))
+
+    assert answer == TEXT
+    assert box.outcomes()["continued"] == before["continued"] + 1
+
+
+def test_stream_of_which_only_the_end_is_missing_ends(box: Box) -> None:
+    before = box.outcomes()
+
+    def swap() -> None:
+        box.leaves(requests=1)
+        box.is_back()
+
+    (answer,) = asyncio.run(all_of([chat(box.url, max_tokens=SAID)], swap))
+
+    assert answer == "".join(PIECES[:SAID])
+    assert box.outcomes()["continued"] == before["continued"] + 1
 
 
 def test_waiting_client_gets_heartbeats_and_everybody_sees_that_it_was_preempted(box: Box) -> None:

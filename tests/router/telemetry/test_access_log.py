@@ -92,6 +92,7 @@ async def test_json_line_is_an_object(written: list[bytes]) -> None:
         "first_token_s": None,
         "duration_s": 1.235,
         "continued": True,
+        "preempted": 0,
         "rule": "",
     }
 

@@ -9,6 +9,7 @@ from berth.router.upstream.connection import (
     BrokenResponseError,
     ConnectFailedError,
     Connection,
+    PreemptedError,
     ResponseTimeoutError,
     ResponseTooLongError,
     UpstreamFailureError,
@@ -60,7 +61,7 @@ async def exchange(pool: Pool, timeout_s: float = 2) -> tuple[int, bytes]:
 
 
 async def until(check: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not check():  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(0.01)
 
@@ -362,3 +363,33 @@ async def test_json_helpers_agree_with_the_client(engine: FakeUpstream, pool: Po
     engine.answers(json_answer({"a": [1]}, status=418))
 
     assert await exchange(pool) == (418, b'{"a":[1]}')
+
+
+async def test_preempted_exchanges_fail_and_what_has_come_can_be_taken(engine: FakeUpstream, pool: Pool) -> None:
+    engine.answers(stream_head(), chunk(b"some"), HANG)
+    connection = await ask(pool)
+    assert await connection.read(60) == b"some"
+    waiting = asyncio.ensure_future(connection.read(60))
+    engine.answers(HANG)
+    headless = asyncio.ensure_future(ask(pool, timeout_s=60))
+    await until(lambda: len(engine.requests) == 2)
+
+    pool.preempt()
+
+    for one in (waiting, headless):
+        with pytest.raises(PreemptedError, match="made room for another model"):
+            await one
+    pool.release(connection)
+    pool.preempt()
+
+
+async def test_whole_response_is_not_preempted(engine: FakeUpstream, pool: Pool) -> None:
+    connection = await ask(pool)
+    await until(lambda: connection.complete)
+
+    pool.preempt()
+
+    assert await connection.read_all(60, MOST)
+    pool.release(connection)
+    await exchange(pool)
+    assert engine.connections == 1
