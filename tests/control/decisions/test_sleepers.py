@@ -191,6 +191,15 @@ def test_dry_run_says_how_they_would_leave() -> None:
     ]
 
 
+@pytest.mark.parametrize(("ram_gib", "way"), [(50, "with its weights in RAM, 11.0"), (FOR_ONE, "without its weights")])
+def test_dry_run_of_an_operators_sleep_says_how(ram_gib: float, way: str) -> None:
+    box = after_swaps("ab", GpuBox(ABC, ram_gib=ram_gib, light=True))
+    reply = box.operations.ask(
+        Change(action=Action.SLEEP, model="b", dry_run=True), box.observation(), workers=(), now=box.now
+    )
+    assert [(one.replica, one.to, one.why.startswith(way)) for one in reply.steps] == [("b", S.ASLEEP, True)]
+
+
 def test_the_next_control_knows_who_holds_ram_and_how_each_wakes() -> None:
     box = after_swaps("abc", GpuBox(ABC, ram_gib=FOR_ONE, light=True))
     before = ways(box)
