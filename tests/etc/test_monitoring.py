@@ -86,7 +86,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
         control_pid=1,
         replicas=(ready,),
         gpus=(gpu,),
-        changes=(swap, replace(swap, change=ChangeKind.SERVE), replace(swap, change=ChangeKind.SLEEP)),
+        changes=tuple(replace(swap, change=kind) for kind in ChangeKind),
         sleep_budget_bytes=1 << 30,
         canaries=(Canary(model="chat", replica=one.name, share=0.25, salt="s"),),
         run_dir_free_bytes=1 << 30,
