@@ -87,10 +87,9 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
         replicas=(ready,),
         gpus=(gpu,),
         changes=tuple(replace(swap, change=kind) for kind in ChangeKind),
-        sleep_budget_bytes=1 << 30,
         canaries=(Canary(model="chat", replica=one.name, share=0.25, salt="s"),),
         run_dir_free_bytes=1 << 30,
-        host=HostState(data_dir_free_bytes=1 << 40, tls_ends=1e9),
+        host=HostState(data_dir_free_bytes=1 << 40, tls_ends=1e9, sleep_budget_bytes=1 << 30),
     )
     keys = Keys(api_keys=(ApiKey(name="ci", slot=0, tokens_per_day=1000),))
     clients = (budget_metric(keys, meter.keys),)
