@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from berth.control.decisions import sleepers
-from berth.control.decisions.records import Ram
+from berth.control.decisions import requests, sleepers
+from berth.control.decisions.records import Goal, Ram
 from berth.ipc.operations import Action, Change, DenialCode
 from berth.plan import Importance, MemoryEstimate
 from berth.records.starts import How
@@ -213,6 +213,18 @@ def test_ram_that_was_not_read_is_as_boot_has_planned_it() -> None:
     assert sleepers.budget_bytes(observation.records, observation.ram) is None
     found = sleepers.way(box.records["a"], observation, sleepers.free_bytes(observation.records, Ram()))
     assert found == (How.WAKE_1, "with its weights in RAM, 11.0 GiB")
+
+
+@pytest.mark.parametrize(("ram_gib", "to", "goal"), [(12, S.FALLING_ASLEEP, None), (10, S.STOPPING, Goal.STANDBY)])
+def test_standby_sleeps_in_all_the_ram_that_there_is_or_stands_by_cold(
+    ram_gib: int, to: ReplicaStatus, goal: Goal | None
+) -> None:
+    box = GpuBox({"a": 600})
+    loaded = replace(box.records["a"], status=S.STARTING)
+    observation = replace(box.observation(), ram=Ram(available_bytes=ram_gib * GIB, limit_bytes=12 * GIB, read_at=0.0))
+    transition = requests.fall_asleep(loaded, observation)
+    assert (transition.to, transition.goal) == (to, goal)
+    assert transition.wakes is (How.WAKE_1 if goal is None else None)
 
 
 @pytest.mark.parametrize("seed", range(3))
