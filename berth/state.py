@@ -224,6 +224,7 @@ class HostState:
     tls_problem: str = ""  # why clients reject it
     tls_unused: str = ""  # why what the certificate's files have now is not served with
     keys_problem: str = ""  # why the last change of the API keys' file has no effect
+    sleep_budget_bytes: int | None = None  # of RAM, for the weights of all that sleep; None: unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +260,6 @@ class State:
     expires: Mapping[str, float] = field(default_factory=dict)  # Unix seconds at which idle models will be unloaded
     run_dir_free_bytes: int | None = None  # None: unknown
     capture: Capture | None = None  # what router workers capture now
-    sleep_budget_bytes: int | None = None  # of RAM, for the weights of all that sleep; None: unknown
     shadows: tuple[Mirror, ...] = ()
 
     @property

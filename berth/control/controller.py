@@ -386,16 +386,15 @@ class Controller:
         expires = self._demand.expires(records, kept.keep) if self._demand.watches else {}
         spares = {name for route in self._plan.models for name in set(route.replicas).difference(kept.wanted(route))}
         unused = self._certificate.problem
-        host = replace(self._host.state, keys_problem=self._key_watch.problem, tls_unused=unused)
-        gone, taken = self._runtime.gpus.gone, self._runtime.ledger.taken
-        seen = Seen(
-            gpus=self._gpu_states,
-            gone=gone,
-            taken=taken,
-            host=host,
-            capture=self._captures.current,
-            sleep_budget_bytes=sleepers.budget_bytes(records, self._runtime.memory.ram),
+        budget_bytes = sleepers.budget_bytes(records, self._runtime.memory.ram)
+        host = replace(
+            self._host.state,
+            keys_problem=self._key_watch.problem,
+            tls_unused=unused,
+            sleep_budget_bytes=budget_bytes,
         )
+        gone, taken = self._runtime.gpus.gone, self._runtime.ledger.taken
+        seen = Seen(gpus=self._gpu_states, gone=gone, taken=taken, host=host, capture=self._captures.current)
         self._publisher.publish(records, seen, control, self._held(spares), expires=expires, always=always)
         for record in records:
             if record.status is _S.DRAINING and record.drain_sequence is None:

@@ -122,7 +122,6 @@ class Seen:
     taken: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # by replica and GPU
     host: HostState = field(default_factory=HostState)
     capture: Capture | None = None  # of requests, by an operator
-    sleep_budget_bytes: int | None = None  # of RAM, for the weights of all that sleep
 
 
 _NOTHING_HELD = Held()
@@ -185,7 +184,6 @@ class Publisher:
             expires={model: at + self.offset_s for model, at in expires.items()},
             run_dir_free_bytes=self._run_dir.free_bytes(),
             capture=seen.capture,
-            sleep_budget_bytes=seen.sleep_budget_bytes,
         )
         # Control's own first: a new control must not see a status without the goal that belongs to it.
         self._replace(self._paths.control_state, msgspec.json.encode(control))

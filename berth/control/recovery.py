@@ -54,8 +54,7 @@ def restore(
             generation=control.generations.get(name, 0),
             gpu=control.gpu_memory.get(name, GpuMemory()),
         )
-        old = known.get(name)
-        before = None if old is None else _as_before(record, old, offset_s)
+        before = _as_before(record, old, offset_s) if (old := known.get(name)) else None
         restored = _restored(record, before, processes.get(name), asleep.get(name), now)
         if restored.status in _REQUESTED and name in control.goals:
             restored = replace(restored, goal=control.goals[name], drain_ends=control.drain_ends.get(name))

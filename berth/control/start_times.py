@@ -19,6 +19,7 @@ class StartTimes:
         self._data_dir = data_dir
         self._starts = starts.read(data_dir)
         self._writes = threading.Lock()
+        self._of_sleepers: dict[str, dict[How, float]] = {}  # computed once for each start that is learned
         if self._starts.problem:
             log.warning("start times ignored", reason=self._starts.problem)
 
@@ -28,15 +29,12 @@ class StartTimes:
 
     def of_sleepers(self, records: Iterable[Record]) -> dict[str, dict[How, float]]:
         """How long each kind of start takes, of the replicas that can sleep."""
-        return {
-            one.replica.name: {
-                kind: seconds
-                for kind in How
-                if (seconds := self._starts.seconds(kind_of(one.replica, kind))) is not None
-            }
-            for one in records
-            if one.replica.sleep is not None
-        }
+        able = [one.replica for one in records if one.replica.sleep is not None]
+        for replica in able:
+            if replica.name not in self._of_sleepers:
+                known = {kind: self._starts.seconds(kind_of(replica, kind)) for kind in How}
+                self._of_sleepers[replica.name] = {kind: one for kind, one in known.items() if one is not None}
+        return {replica.name: self._of_sleepers[replica.name] for replica in able}
 
     def expected_phases(self, record: Record) -> Mapping[str, float]:
         """The seconds of each, of a replica that starts."""
@@ -54,6 +52,7 @@ class StartTimes:
         start = Start(at=int(time.time()), seconds=round(now - before.since, 2), phases=phases)
         if start.sound:
             self._starts = self._starts.with_start(kind_of(record.replica, how(before)), start)
+            self._of_sleepers.clear()
         return start.sound
 
     def save(self) -> None:

@@ -27,6 +27,8 @@ CPU_STAGES = ("--compilation-config", '{"mode": 1}')
 BATCH_TOKENS, LARGE_GPU_BATCH_TOKENS = 2048, 8192  # --max-num-batched-tokens
 SEQUENCES, LARGE_GPU_SEQUENCES = 256, 1024  # --max-num-seqs
 LARGE_GPU_BYTES = 70 * GIB
+# What sleeps without its weights does not read those of a drafter again: they stay.
+SLEEP_ARGUMENTS = ["--enable-sleep-mode", "--sleep-preserve-parameter-names", "draft.*"]
 SHUTDOWN_TIMEOUT_S = 5  # requests in flight; the router has drained the replica before it is stopped
 
 
@@ -92,9 +94,7 @@ class VllmEngine:
         else:
             argv += ["--runner", "pooling"]
         argv += [*model_options.vllm_arguments(order), *lora.vllm_arguments(order), *media_domains(order)]
-        if order.sleeps and order.gpus:  # on the CPU it exits with 1
-            # what sleeps without weights does not read those of a drafter again
-            argv += ["--enable-sleep-mode", "--sleep-preserve-parameter-names", "draft.*"]
+        argv += SLEEP_ARGUMENTS if order.sleeps and order.gpus else []  # on the CPU it exits with 1
         argv += ["--otlp-traces-endpoint", order.traces_endpoint] if order.traces_endpoint else []
         argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
         argv += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), *order.extra_args]

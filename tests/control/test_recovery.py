@@ -11,6 +11,7 @@ from berth.control.publish import ControlState
 from berth.control.recovery import restore
 from berth.control.supervisord_client import Process, ProcessState
 from berth.plan import Launch, Standby
+from berth.records.starts import How
 from berth.state import ReplicaState, ReplicaStatus, State
 from tests.fakes.plans import make_plan, make_replica
 
@@ -124,6 +125,8 @@ def test_restores_an_attached_server() -> None:
         (was(S.FALLING_ASLEEP), True, S.ASLEEP),
         (was(S.FALLING_ASLEEP), False, S.FALLING_ASLEEP),
         (was(S.FALLING_ASLEEP), None, S.FALLING_ASLEEP),
+        (was(S.DRAINING), True, S.ASLEEP),  # its control ended between the call and its publication
+        (was(S.DRAINING), False, S.DRAINING),
         (was(S.WAKING), True, S.WAKING),
         (was(S.READY), False, S.READY),
     ],
@@ -131,6 +134,15 @@ def test_restores_an_attached_server() -> None:
 def test_recognizes_a_sleeping_replica(old: ReplicaState | None, asleep: bool | None, status: ReplicaStatus) -> None:
     record = recover(old, RUNNING, asleep=asleep)
     assert (record.status, record.pid, record.starts > 0) == (status, 7, True)
+
+
+@pytest.mark.parametrize(
+    ("old", "wakes"),
+    [(was(S.ASLEEP), How.WAKE_1), (was(S.FALLING_ASLEEP), How.WAKE_1), (was(S.ASLEEP, pid=6), None), (None, None)],
+)
+def test_how_it_sleeps_is_known_of_the_same_process_only(old: ReplicaState | None, wakes: How | None) -> None:
+    control = ControlState(supervisord="1", wakes={"a": How.WAKE_1})
+    assert recover(old, RUNNING, control=control, asleep=True).wakes is wakes
 
 
 def test_restores_the_reason_of_a_standby() -> None:

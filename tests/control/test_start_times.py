@@ -62,6 +62,14 @@ def test_impossible_time_is_not_kept(tmp_path: Path) -> None:
     assert times.expected_s(RECORD) is None
 
 
+def test_knows_each_kind_of_start_of_what_can_sleep(tmp_path: Path) -> None:
+    times, plain = StartTimes(str(tmp_path)), replace(RECORD, replica=make_replica("plain", launch=Launch(argv=("x",))))
+    assert times.of_sleepers([RECORD, plain]) == {"r": {}}
+    for before in (RECORD, plain, replace(RECORD, status=S.WAKING, wakes=How.WAKE_2)):
+        assert times.learned(before, replace(before, status=S.READY), 103.0)
+    assert times.of_sleepers([RECORD, plain]) == {"r": {How.COLD: 3.0, How.WAKE_2: 3.0}}
+
+
 def test_bad_file_is_ignored_and_one_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
     starts.path(str(tmp_path)).mkdir(parents=True)
     times = StartTimes(str(tmp_path))

@@ -199,6 +199,15 @@ def test_models_take_turns_by_sleep_and_one_that_sleeps_badly_is_unloaded(tmp_pa
             body = {"model": name, "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
             answer = berth.http.post("/v1/chat/completions", json=body, timeout=150)
             assert (answer.status_code, answer.json()["model"]) == (200, name)
+            assert answer.headers["x-berth-loaded"] == name
+            assert int(answer.headers["x-berth-queue-ms"]) >= int(answer.headers["x-berth-load-ms"]) > 0
+            if name == "green":
+                berth.wait(lambda: berth.replicas()["red-vllm"]["status"] == "asleep")
+                slept, ram = berth.replicas()["red-vllm"], berth.get("/status").json()["sleep_ram"]
+                with_weights = slept["sleep_level"] == 1  # as there is RAM on this machine
+                assert ("with its weights in RAM" in slept["reason"]) is with_weights
+                assert (ram["held_bytes"] > 6 * 2**30) is (slept["sleep_ram_bytes"] > 6 * 2**30) is with_weights
+                assert ram["budget_bytes"] >= ram["held_bytes"]
         berth.wait(lambda: statuses(berth) == {"red": "ready", "green": "unloaded"})
         berth.wait(lambda: "red-vllm: ready -> asleep" in run(berth, "load", "green", "--dry-run")[1])
         found = berth.replicas()

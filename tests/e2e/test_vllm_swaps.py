@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from berth.host.cgroup import available_memory
+from berth.plan import Keys
 from tests.e2e.appliance import Appliance
 from tests.e2e.killed_streams import metric
 from tests.e2e.slow_processes import listeners, send_signal, slow_down
@@ -26,6 +27,7 @@ from tests.e2e.test_operations import run
 from tests.fakes.second_model import make_second_model
 from tests.fakes.streaming_clients import APIS as STREAMS
 from tests.fakes.streaming_clients import all_of
+from tests.sim.harness import get, running, send_request
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(400)]
 
@@ -206,3 +208,43 @@ def test_sleep_under_load_loses_no_answer_and_is_ended_by_the_next_request(box: 
     Client(box, "chat", "red", answers=1).run()
     client.finish()
     assert box.berth.replicas()["red-vllm"]["start"]["how"] == "wake"
+
+
+RELOAD: Any = {"method": "reload_weights"}
+SLEEP_CALLS: tuple[tuple[str, Any], ...] = (
+    ("/sleep?level=2", None),
+    ("/is_sleeping", None),
+    ("/sleep?level=1", None),  # it sleeps already
+    ("/wake_up?tags=weights", None),
+    ("/is_sleeping", None),
+    ("/wake_up?tags=weights&tags=kv_cache", None),  # the weights are awake: it does nothing
+    ("/is_sleeping", None),
+    ("/collective_rpc", RELOAD),
+    ("/wake_up?tags=kv_cache", None),
+    ("/is_sleeping", None),
+    ("/wake_up", None),
+    ("/sleep?level=0", None),
+    ("/is_sleeping", None),
+    ("/wake_up", None),
+    ("/is_sleeping", None),
+)
+
+
+def test_simulated_engine_answers_calls_to_sleep_and_wake_as_vllm_does(box: Box) -> None:
+    Client(box, "chat", "red", answers=1).run()
+    (replica,) = (one for one in box.berth.plan().replicas if one.model == "red")
+    key = Keys.from_json(box.berth.paths.keys.read_bytes()).upstream_keys[replica.name]
+    transport, headers = httpx.HTTPTransport(uds=replica.socket_path), {"authorization": f"Bearer {key}"}
+    real, simulated = [], []
+    with httpx.Client(transport=transport, base_url="http://vllm", headers=headers, timeout=PATIENCE_S) as engine:
+        for path, body in SLEEP_CALLS:
+            asked = engine.get(path) if path == "/is_sleeping" else engine.post(path, json=body)
+            real.append((path, asked.status_code, asked.json()))
+    with running("vllm", can_sleep=True) as server:
+        for path, body in SLEEP_CALLS:
+            reply = get(server.port, path) if path == "/is_sleeping" else send_request(server.port, path, body or {})
+            simulated.append((path, reply.status, reply.json))
+    assert simulated == real
+    client = Client(box, "chat", "red", answers=2)
+    client.run()
+    assert client.wrong == []

@@ -86,11 +86,10 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
         control_pid=1,
         replicas=(ready,),
         gpus=(gpu,),
-        changes=(swap, replace(swap, change=ChangeKind.SERVE), replace(swap, change=ChangeKind.SLEEP)),
-        sleep_budget_bytes=1 << 30,
+        changes=tuple(replace(swap, change=kind) for kind in ChangeKind),
         canaries=(Canary(model="chat", replica=one.name, share=0.25, salt="s"),),
         run_dir_free_bytes=1 << 30,
-        host=HostState(data_dir_free_bytes=1 << 40, tls_ends=1e9),
+        host=HostState(data_dir_free_bytes=1 << 40, tls_ends=1e9, sleep_budget_bytes=1 << 30),
     )
     keys = Keys(api_keys=(ApiKey(name="ci", slot=0, tokens_per_day=1000),))
     clients = (budget_metric(keys, meter.keys),)

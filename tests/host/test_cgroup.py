@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from berth.host.cgroup import available_cpus, available_memory, memory_left, workers_for
+from berth.host.cgroup import available_cpus, available_memory, memory, memory_left, workers_for
 
 V2 = "sys/fs/cgroup"
 V1 = "sys/fs/cgroup/memory"
@@ -133,4 +133,6 @@ def test_memory_is_limited_by_the_cgroup(tmp_path: Path) -> None:
     (group / "memory.current").write_text("2000\n")
 
     assert available_memory(tmp_path) == 3000
+    assert memory(tmp_path) == (3000, 5000)
+    assert memory(tmp_path / "none")[1] == psutil.virtual_memory().total
     assert available_memory(tmp_path / "none") == pytest.approx(psutil.virtual_memory().available, rel=0.5)

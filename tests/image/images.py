@@ -92,7 +92,10 @@ def with_fake_engines(tag: str) -> str:
 
 def _build(*arguments: str) -> None:
     command = ["docker", "build", "--progress=plain", "--label", label(), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=BUILD_S, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=BUILD_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"the image was not built within {BUILD_S} s: {' '.join(command)}") from error
     if done.returncode:
         raise BuildError(f"the image cannot be built: {' '.join(command)} says\n{done.stderr[-6000:]}")
     docker("image", "prune", "--force", "--filter", f"label={label()}")  # the one that had this name before

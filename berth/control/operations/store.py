@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from berth.control.decisions import eviction, migrations, requests, residency, scaling, shadows
+from berth.control.decisions import eviction, migrations, requests, residency, scaling, shadows, sleepers
 from berth.control.decisions.eviction import BY_SWAP
 from berth.control.decisions.records import Observation, Record
 from berth.control.decisions.residency import BY_IDLE, BY_RAM, BY_REQUEST, BY_STOP, Decided, Decision
@@ -330,6 +330,9 @@ class Operations:
             why = f"its RAM is needed for the weights of {one.ram_for}" if one.ram_for else one.why
             steps += [replace(step, why=why) for step in requests.remaining(leaving, observation, self._costs)]
         reply = self.reply(operation, observation)
+        if operation.action is Action.SLEEP and (route := denials.route_of(operation.model, observation)) is not None:
+            why = sleepers.leave(route, sleepers.account(observation, {route.name: 0.0}, 0.0), ()).why
+            reply = replace(reply, steps=tuple(replace(step, why=why) for step in reply.steps))
         return replace(reply, steps=(*steps, *reply.steps))
 
     def _stays(self, model: str, observation: Observation, by: str = "") -> None:

@@ -34,7 +34,7 @@ def residency_metrics(plan: Plan, state: State) -> Iterator[Metric]:
         canary.add_metric((candidate.model, candidate.replica), candidate.share)
     text = "RAM for the weights of models that sleep: what they hold, and what all of them may hold."
     ram = GaugeMetricFamily("berth_sleep_ram_bytes", text, labels=("kind",))
-    if state.sleep_budget_bytes is not None:
+    if state.host.sleep_budget_bytes is not None:
         ram.add_metric(("held",), sum(one.sleep_ram_bytes for one in state.replicas))
-        ram.add_metric(("budget",), state.sleep_budget_bytes)
+        ram.add_metric(("budget",), state.host.sleep_budget_bytes)
     yield from (count, taken, held, phases, canary, ram)

@@ -90,7 +90,7 @@ def status(
         "driver": {"state": str(plan.inventory.state), "reason": plan.inventory.reason},
         "sleep_ram": {
             "held_bytes": sum(one.sleep_ram_bytes for one in statuses.values()),
-            "budget_bytes": state.sleep_budget_bytes if state else None,
+            "budget_bytes": state.host.sleep_budget_bytes if state else None,
         },
     }
 
@@ -232,6 +232,15 @@ def start_of(state: ReplicaState) -> dict[str, Any]:
     return {"how": how, "seconds": round(sum(phases.values()), 2), "phases": phases}
 
 
+def sleep_of(state: ReplicaState) -> dict[str, Any]:
+    return {
+        "cannot_sleep": state.cannot_sleep,
+        "sleep_level": state.sleep_level,
+        "sleep_ram_bytes": state.sleep_ram_bytes,
+        "kept_asleep": {str(gpu): bytes_ for gpu, bytes_ in state.kept_asleep.items()},
+    }
+
+
 def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float) -> dict[str, Any]:
     progress, left_s = state.progress, state.left_s(now)
     if state.discovered is not None:
@@ -243,11 +252,8 @@ def _replica(replica: Replica, state: ReplicaState, traffic: Traffic, now: float
         "gpus": list(replica.gpus),
         "attached": replica.launch is None,
         "can_sleep": replica.sleep is not None,
-        "cannot_sleep": state.cannot_sleep,
-        "sleep_level": state.sleep_level,
-        "sleep_ram_bytes": state.sleep_ram_bytes,
+        **sleep_of(state),
         "adapter_errors": dict(state.adapter_errors),
-        "kept_asleep": {str(gpu): bytes_ for gpu, bytes_ in state.kept_asleep.items()},
         "status": str(state.status),
         "since": state.since,
         "requested": state.requested,

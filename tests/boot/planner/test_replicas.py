@@ -1,6 +1,7 @@
 """Names, addresses and launch orders of replicas; the engine itself is a fake that writes down its order."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -306,24 +307,35 @@ def test_base_url_of_an_attached_server_is_that_of_openais_clients(written: str,
     assert replica.path("/health") == "/health"
 
 
+LAW = (Adapter(name="law", source="org/law"),)
+
+
 @pytest.mark.parametrize(
-    ("found", "adapters", "light"),
-    [(gpus(1), (), True), (gpus(1), (Adapter(name="law", source="org/law"),), False), ((), (), False)],
-    ids=["on a GPU", "with adapters", "on the CPU"],
+    ("found", "fields", "light"),
+    [
+        (gpus(1), {}, True),
+        (gpus(1), {"extra_args": ("--load-format", "fastsafetensors")}, True),
+        (gpus(1), {"extra_args": ("--load-format=sharded_state",)}, False),
+        (gpus(1), {"adapters": LAW}, False),
+        (gpus(1), {"spare_adapters": LAW}, False),
+        (gpus(1), {"task": Task.EMBED}, False),
+        ((), {}, False),
+    ],
+    ids=["on a GPU", "fast loader", "loads once", "with adapters", "adapters later", "pooling", "on the CPU"],
 )
 def test_vllm_sleeps_without_its_weights_only_where_that_is_safe(
-    found: tuple[Gpu, ...], adapters: tuple[Adapter, ...], light: bool
+    found: tuple[Gpu, ...], fields: dict[str, Any], light: bool
 ) -> None:
     order = LaunchOrder(
         replica="a",
         served_name="chat",
         source="x",
         gpus=found,
-        adapters=adapters,
         home="/e",
         python="python",
         run_dir="/run",
         data_dir="/data",
+        **fields,
     )
     calls = sleep_calls(EngineName.VLLM, DialectName.VLLM, order)
     assert calls is not None

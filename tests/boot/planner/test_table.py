@@ -206,6 +206,12 @@ def test_shows_that_sleep_on_the_cpu_releases_nothing() -> None:
     assert "    asleep        stops working                           it has no GPU" in text
 
 
+@pytest.mark.parametrize(("engine", "how"), [(VLLM, "without them"), (SGLANG, "unloaded")])
+def test_shows_how_a_model_may_leave_for_others(engine: EngineSpec, how: str) -> None:
+    text = table(replace(CHAT, engines=(engine,), standby=Standby.COLD, sleep=True))
+    assert f"    asleep        15.3 GiB of weights in RAM              if it suffices, else {how}" in text
+
+
 def test_shows_a_sleeping_engine_of_unknown_size() -> None:
     pair = ModelSpec(name="m", source="any", engines=(SIM, SIM), standby=Standby.WARM)
     assert "    asleep        stops working" in table(pair)

@@ -413,6 +413,9 @@ def test_pinned_model_stays_and_the_other_is_told_so() -> None:
     refused = box.request("b")
     box.turns(200)
     assert (box.loaded(), refused.error) == ({"a"}, "no_room")
+    reply = box.operations.ask(Change(action=Action.LOAD, model="b"), box.observation(), workers=(), now=box.now)
+    assert reply.denial is not None
+    assert (reply.denial.code, reply.denial.holders) == (DenialCode.NO_ROOM, ("a",))
     assert box.ask(Action.LOAD, "b") is DenialCode.NO_ROOM
     box.ask(Action.UNPIN, "a")
     assert box.ask(Action.LOAD, "b") is None

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from berth.control.decisions import sleepers
-from berth.control.decisions.records import Ram
+from berth.control.decisions import requests, sleepers
+from berth.control.decisions.records import Goal, Ram
 from berth.ipc.operations import Action, Change, DenialCode
 from berth.plan import Importance, MemoryEstimate
 from berth.records.starts import How
@@ -191,6 +191,15 @@ def test_dry_run_says_how_they_would_leave() -> None:
     ]
 
 
+@pytest.mark.parametrize(("ram_gib", "way"), [(50, "with its weights in RAM, 11.0"), (FOR_ONE, "without its weights")])
+def test_dry_run_of_an_operators_sleep_says_how(ram_gib: float, way: str) -> None:
+    box = after_swaps("ab", GpuBox(ABC, ram_gib=ram_gib, light=True))
+    reply = box.operations.ask(
+        Change(action=Action.SLEEP, model="b", dry_run=True), box.observation(), workers=(), now=box.now
+    )
+    assert [(one.replica, one.to, one.why.startswith(way)) for one in reply.steps] == [("b", S.ASLEEP, True)]
+
+
 def test_the_next_control_knows_who_holds_ram_and_how_each_wakes() -> None:
     box = after_swaps("abc", GpuBox(ABC, ram_gib=FOR_ONE, light=True))
     before = ways(box)
@@ -204,6 +213,18 @@ def test_ram_that_was_not_read_is_as_boot_has_planned_it() -> None:
     assert sleepers.budget_bytes(observation.records, observation.ram) is None
     found = sleepers.way(box.records["a"], observation, sleepers.free_bytes(observation.records, Ram()))
     assert found == (How.WAKE_1, "with its weights in RAM, 11.0 GiB")
+
+
+@pytest.mark.parametrize(("ram_gib", "to", "goal"), [(12, S.FALLING_ASLEEP, None), (10, S.STOPPING, Goal.STANDBY)])
+def test_standby_sleeps_in_all_the_ram_that_there_is_or_stands_by_cold(
+    ram_gib: int, to: ReplicaStatus, goal: Goal | None
+) -> None:
+    box = GpuBox({"a": 600})
+    loaded = replace(box.records["a"], status=S.STARTING)
+    observation = replace(box.observation(), ram=Ram(available_bytes=ram_gib * GIB, limit_bytes=12 * GIB, read_at=0.0))
+    transition = requests.fall_asleep(loaded, observation)
+    assert (transition.to, transition.goal) == (to, goal)
+    assert transition.wakes is (How.WAKE_1 if goal is None else None)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -173,6 +173,13 @@ def test_a_dry_run_says_how(control: Control, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "  revision 2: both run, which fits\n  chat-sglang: standby -> ready\n"
 
 
+def test_a_dry_run_says_why_models_leave_as_they_do(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
+    step = Step(replica="chat-vllm", status="ready", to="asleep", about_s=2.5, why="with its weights in RAM, 9.0 GiB")
+    control.reply = Reply(operation=replace(RUNNING, migration=None), steps=(step,))
+    assert run("load", "coder", "--dry-run") == 0
+    assert capsys.readouterr().out == "  chat-vllm: ready -> asleep, about 2.5 s: with its weights in RAM, 9.0 GiB\n"
+
+
 def test_a_rollback_of_a_running_migration_ends_well(control: Control) -> None:
     undone = replace(MIGRATION, phase=Phase.ROLLED_BACK, paused="")
     control.reply = Reply(operation=replace(RUNNING, state=OperationState.FAILED, migration=undone))

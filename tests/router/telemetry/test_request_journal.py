@@ -191,6 +191,19 @@ async def test_age_of_the_oldest_request_of_all_live_workers(journal: Journal, t
     other.reader.close()
 
 
+async def test_age_of_the_oldest_request_in_each_queue(journal: Journal, tmp_path: Path) -> None:
+    journal._heartbeats = tmp_path / "heartbeats"
+    beat = Heartbeat(journal._heartbeats, FIRST_WORKER)
+    assert journal.queued_s() == {}
+    for seconds, fields in ((9000, {}), (800, {"queued_at": 1.0}), (70, {"queued_at": 2.0})):
+        journal.running[await aged(seconds, served_by=A, **fields)] = 1
+    journal.refresh()
+    waits = journal.queued_s()
+    assert waits.keys() == {"chat"}
+    assert 800 <= waits["chat"] < 8000  # not the one that is served
+    beat.close()
+
+
 @pytest.mark.usefixtures("frozen")
 async def test_the_oldest_are_shown_where_there_are_too_many(journal: Journal, tmp_path: Path) -> None:
     for number in range(TABLE_RECORDS + 5):

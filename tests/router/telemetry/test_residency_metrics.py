@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from berth.plan import Launch
 from berth.router.telemetry.residency_metrics import residency_metrics
-from berth.state import Canary, Cause, ChangeKind, ModelChanges, ReplicaStatus, State
+from berth.state import Canary, Cause, ChangeKind, HostState, ModelChanges, ReplicaStatus, State
 from tests.fakes.plans import make_plan, make_replica
 from tests.fakes.router import replica_state
 
@@ -15,9 +15,9 @@ def test_shows_changes_by_cause_and_the_phases_of_a_start() -> None:
     ready = replace(
         replica_state("chat-a", ReplicaStatus.READY), start_phases={"load": 2.5, "graphs": 1.0}, sleep_ram_bytes=4
     )
-    state = State(sequence=1, published_at=0, control_pid=1, replicas=(ready,), changes=(swap,), sleep_budget_bytes=9)
+    state = State(sequence=1, published_at=0, control_pid=1, replicas=(ready,), changes=(swap,))
     canary = Canary(model="chat", replica="chat-a", share=0.25, salt="1")
-    state = replace(state, canaries=(canary,))
+    state = replace(state, canaries=(canary,), host=HostState(sleep_budget_bytes=9))
 
     shown = {
         (sample.name, *sample.labels.values()): sample.value
