@@ -43,6 +43,7 @@ EMPTY = {  # panel and query -> why it finds nothing
     "Days until the certificate ends A": "the appliance has no certificate",
     "Budgets of keys A": "no key has a budget",
     "Share of a migration's candidate A": "no migration runs",
+    "P50, P95, P99 by model, and by side of a migration B": "no migration runs",
     "Queued B": NO_FULL_QUEUE,
     "Broken streams B": NOT_BROKEN,
 }

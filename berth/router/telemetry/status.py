@@ -11,8 +11,8 @@ from berth import __version__
 from berth.gpu_parts import parts
 from berth.notices import Notice
 from berth.plan import ModelRoute, Plan, Replica
-from berth.router.telemetry.quantiles import Latest
-from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
+from berth.router.telemetry.quantiles import Latest, sides
+from berth.state import AttachedFault, Canary, ReplicaState, ReplicaStatus, State
 
 Orders = Mapping[str, Sequence[str]]  # by model: its replicas in fallback order, where that is not the plan's
 NO_ORDERS: Orders = MappingProxyType({})
@@ -203,12 +203,19 @@ def _model(
         "shares_memory": bool(route.room),
         "ready": serving is not None,
         "serving": serving,
-        "canary": {"replica": canary.replica, "share": canary.share} if canary else None,
+        "canary": _canary(canary, route, traffic.latest) if canary else None,
         # the requests of adapters are in their model's queue, and count there
         "queue": {"length": traffic.queues.get(route.name, 0), "size": plan.limits.queue_size},
         "latency": traffic.latest.document(route.replicas) if traffic.latest else None,
         "replicas": [_replica(plan.replica(name), statuses[name], traffic, now) for name in route.replicas],
     }
+
+
+def _canary(canary: Canary, route: ModelRoute, latest: Latest | None) -> dict[str, Any]:
+    latency = (
+        {side: latest.document(names) for side, names in sides(canary, route.replicas).items()} if latest else None
+    )
+    return {"replica": canary.replica, "share": canary.share, "latency": latency}
 
 
 def start_of(state: ReplicaState) -> dict[str, Any]:
