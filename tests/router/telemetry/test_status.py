@@ -182,9 +182,8 @@ def test_what_serves_follows_the_order_of_a_migration() -> None:
     (chat, *_) = status(PLAN, state, STATUSES | ready, now=101, traffic=Traffic())["models"]
     assert (chat["serving"], chat["canary"]["replica"], chat["canary"]["share"]) == ("chat-sglang", "chat-sglang", 0.25)
     assert chat["canary"]["latency"] is None
-    latest = Latest(
-        {"chat": ("chat-vllm", "chat-sglang")}, {(name, one): 0 for name in ready for one in QUANTITIES}, [2]
-    )
+    places = {(one.name, quantity): 0 for one in PLAN.replicas for quantity in QUANTITIES}
+    latest = Latest({one.name: one.replicas for one in PLAN.models}, places, [2])
     (chat, *_) = status(PLAN, state, STATUSES | ready, now=101, traffic=Traffic(latest=latest))["models"]
     assert {side: one["total_s"]["responses"] for side, one in chat["canary"]["latency"].items()} == {
         "candidate": 2,
