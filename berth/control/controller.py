@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
@@ -43,11 +45,13 @@ from berth.errors import ControlError
 from berth.host import tls
 from berth.host.gpu_usage import Gpus
 from berth.host.tls import CertificateError
-from berth.ipc import traffic
+from berth.ipc import bench, traffic
+from berth.ipc.bench import Bench, Order
 from berth.ipc.heartbeats import BEAT_S, CONTROL, Heartbeat
-from berth.ipc.operations import Action, Reply, Request
+from berth.ipc.operations import Action, Operation, Reply, Request
 from berth.log import log
 from berth.plan import Keys, Plan
+from berth.processes import replace_file
 from berth.state import GpuState, ReplicaStatus
 
 _S = ReplicaStatus
@@ -240,6 +244,11 @@ class Controller:
                 await self._reload_router()
             except (ControlError, CertificateError, OSError) as error:
                 operations.reload_failed(str(error))
+        if (lease := operations.take_bench()) is not None:
+            try:
+                await self._start_bench(lease)
+            except (ControlError, OSError) as error:
+                operations.bench_failed(lease, str(error))
         now = time.monotonic()
         demands = self._demand.read(now)
         observation = self._observer.observation(snapshot, {})
@@ -250,6 +259,13 @@ class Controller:
             live = traffic.workers(self._plan.paths.heartbeats).values()
             operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())
         self._audit.settled(operations.find)
+
+    async def _start_bench(self, lease: Operation) -> None:
+        """It holds the lease from then on. ControlError or OSError: it does not run."""
+        order = Order(operation=lease.id, model=lease.model, bench=lease.bench or Bench())
+        replace_file(bench.path(self._plan.paths), msgspec.json.encode(order), 0o600)
+        if not await self.supervisord.start_bench():
+            self._runtime.operations.bench_waits(lease)
 
     async def _reload_router(self) -> None:
         """ControlError, CertificateError or OSError: the workers are not replaced."""

@@ -15,7 +15,7 @@ from berth.log import log
 from berth.router.exchange.headers import request_id_headers
 from berth.router.exchange.responses import CLOSE, Headers, error_reply, with_headers, write
 from berth.router.exchange.web_pages import not_allowed
-from berth.router.server import admin, captures, ollama_pages, page, pages, stored_responses, unserved
+from berth.router.server import admin, bench, captures, ollama_pages, page, pages, stored_responses, unserved
 from berth.router.server.api_routes import format_for, formats
 from berth.router.server.events import Events
 from berth.router.server.inference import PREFIX, Inference, NamedModel, OfModel, Prefixed
@@ -73,7 +73,7 @@ class App:
         routes = [*posts, *gets, *ollama_pages.routes(worker), *stored_responses.routes(worker)]
         routes += [Route("/usage", OwnUsage(worker), methods=["GET"])]
         routes += [Route("/events", Events(worker), methods=["GET"]), *admin.routes(worker), *page.routes(worker)]
-        routes += captures.routes(worker)
+        routes += captures.routes(worker) + bench.routes(worker)
         self._routes = routes
         # POST of these paths needs no router
         self._direct: dict[str, ASGIApp] = {**self._inference}

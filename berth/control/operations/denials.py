@@ -3,8 +3,11 @@
 import time
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from berth.control.decisions import claims, eviction
 from berth.control.decisions.records import Observation, Record
+from berth.ipc.bench import MOST_BYTES
 from berth.ipc.operations import HISTORY, LONGEST_DRAIN_S, Action, Change, Denial, DenialCode, Operation, Pin
 from berth.plan import ModelRoute, Standby
 from berth.state import ReplicaStatus
@@ -54,6 +57,13 @@ def invalid_count(change: Change, route: ModelRoute, observation: Observation) -
         example = '{"action": "migrate", "model": "chat", "migrate": {"to": "sglang"}}'
         message = f"A migration takes what it migrates to as `migrate`, and nothing else does: {example}."
         return Denial(code=DenialCode.INVALID, message=message)
+    if change.bench is not None:
+        message = ""
+        if change.action is not Action.LEASE:
+            message = f"A bench is a lease on its model: {change.action} takes no `bench`."
+        elif len(msgspec.json.encode(change.bench)) > MOST_BYTES:
+            message = f"The options of a bench have at most {MOST_BYTES} bytes."
+        return Denial(code=DenialCode.INVALID, message=message) if message else None
     if count is None and change.action is not Action.SCALE:
         return None
     if count is None or change.action is not Action.SCALE:
