@@ -13,7 +13,7 @@ from typing import Final
 
 from berth.errors import BerthError, ControlError
 from berth.ipc.control_socket import ask
-from berth.ipc.operations import LEASE_S, Action, Change, Operation, Renewal, Reply, Request, Step
+from berth.ipc.operations import LEASE_S, Action, Change, Renewal, Reply, Request, Step
 
 POLL_S: Final = 0.2
 _RENEW_S: Final = LEASE_S / 6
@@ -33,9 +33,10 @@ class StartError(BerthError):
 
 
 class Lease:
-    def __init__(self, socket: Path, operation: Operation, who: str) -> None:
+    def __init__(self, socket: Path, operation: str, who: str) -> None:
         self._socket = socket
-        self._id = operation.id
+        self.id = operation
+        self.progress = ""  # for people, with each renewal
         self._who = who
         self._replica = ""
 
@@ -52,8 +53,9 @@ class Lease:
             await asyncio.sleep(POLL_S)
         return time.monotonic() - began
 
-    async def renew(self, *, ends: bool = False) -> Reply:
-        renewal = Renewal(operation=self._id, replica="" if ends else self._replica, ends=ends)
+    async def renew(self, *, ends: bool = False, failure: str = "") -> Reply:
+        replica = "" if ends else self._replica
+        renewal = Renewal(operation=self.id, replica=replica, ends=ends, failure=failure, progress=self.progress)
         reply = await ask(self._socket, Request(renew=renewal, who=self._who))
         if reply.denial is not None:
             raise DeniedError(f"the lease is over: {reply.denial.message}")
@@ -70,30 +72,37 @@ class Lease:
         ends = time.monotonic() + timeout_s
         while time.monotonic() < ends:
             operations = (await ask(self._socket, Request())).operations
-            own = next((one for one in operations if one.id == self._id), None)
+            own = next((one for one in operations if one.id == self.id), None)
             model = own.model if own else ""
-            if not any(one.running and one.model == model for one in operations):
+            ours = (one for one in operations if one.id == self.id or one.action is not Action.LEASE)
+            if not any(one.running and one.model == model for one in ours):
                 return
             await asyncio.sleep(POLL_S)
 
 
-@asynccontextmanager
-async def leased(socket: Path, model: str, who: str, drain_s: float, restore_s: float) -> AsyncIterator[Lease]:
-    """Ends it at the end, whatever happens, and waits until the model is what it was. DeniedError."""
+async def taken(socket: Path, model: str, who: str, drain_s: float) -> str:
+    """The id of a new lease. DeniedError."""
     change = Change(action=Action.LEASE, model=model, by=who, drain_s=drain_s)
     reply = await ask(socket, Request(change=change, who=who))
     if reply.denial is not None or reply.operation is None:
         message = reply.denial.message if reply.denial else "no reply"
         raise DeniedError(f"{model!r} cannot be measured now: {message}")
-    lease = Lease(socket, reply.operation, who)
+    return reply.operation.id
+
+
+@asynccontextmanager
+async def held(socket: Path, operation: str, who: str, restore_s: float) -> AsyncIterator[Lease]:
+    """Ends it at the end, whatever happens, and waits until the model is what it was. DeniedError."""
+    lease, failure = Lease(socket, operation, who), ""
     try:
         async with asyncio.TaskGroup() as group:
             keeper = group.create_task(lease.keep())
             yield lease
             keeper.cancel()
     except BaseExceptionGroup as errors:
+        failure = str(errors.exceptions[0]) or type(errors.exceptions[0]).__name__
         raise errors.exceptions[0] from None
     finally:
         with contextlib.suppress(DeniedError, ControlError):  # it has ended, or ends by itself
-            await lease.renew(ends=True)
+            await lease.renew(ends=True, failure=failure)
         await lease.restored(restore_s)

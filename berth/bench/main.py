@@ -4,6 +4,8 @@ Exit codes: 0 decided; 1 an engine did not start; 4 denied; 5 undecided; 6 inval
 """
 
 import asyncio
+import contextlib
+import dataclasses
 import re
 import sys
 import time
@@ -17,11 +19,13 @@ import uvloop
 
 from berth.bench import page, report, workload
 from berth.bench.client import EngineClient
-from berth.bench.lease import DeniedError
+from berth.bench.lease import DeniedError, Lease
 from berth.bench.measure import Conditions
 from berth.bench.plan_points import QUICK, Profile
-from berth.bench.session import Session, Setup
-from berth.errors import ConfigError, Problem
+from berth.bench.session import WHO, Session, Setup
+from berth.errors import BerthError, ConfigError, ControlError, Problem
+from berth.ipc.bench import Order
+from berth.ipc.bench import path as order_file
 from berth.ipc.journal import Names, Reader
 from berth.ipc.reserved_file import read as read_reserved
 from berth.plan import Keys, ModelRoute, Plan, Replica, Task, read_keys, read_plan
@@ -60,6 +64,24 @@ class Options:
     yes: bool = False
     as_json: bool = False
     html: str = ""
+    operation: str = ""  # the lease, if there is one already
+
+
+def ordered(run_dir: str) -> int:
+    """As `/admin/bench` requests it: control has started this program. Its problems are those of the lease."""
+    plan = read_plan(run_dir)
+    try:
+        order = msgspec.json.decode(order_file(plan.paths).read_bytes(), type=Order)
+    except (OSError, ValueError) as error:
+        raise ControlError(f"There is nothing to measure: {error}. POST of /admin/bench requests it.") from error
+    fields = {field.name: getattr(order.bench, field.name) for field in dataclasses.fields(order.bench)}
+    try:
+        return bench(run_dir, Options(model=order.model, operation=order.operation, **fields))
+    except BerthError as error:
+        lease = Lease(plan.paths.control_socket, order.operation, WHO)
+        with contextlib.suppress(DeniedError):  # it is over, and says why
+            asyncio.run(lease.renew(ends=True, failure=str(error)))
+        raise
 
 
 def bench(run_dir: str, options: Options, err: TextIO | None = None) -> int:
@@ -88,6 +110,7 @@ def bench(run_dir: str, options: Options, err: TextIO | None = None) -> int:
         conditions=conditions,
         points=points_of(options, shape),
         gpu_hour_cost=options.gpu_hour_cost,
+        operation=options.operation,
     )
     found = uvloop.run(Session(setup, lambda: state_of(plan)).run())
     found = results.keep(plan.paths.data_dir, found, page.html)

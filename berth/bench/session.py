@@ -11,13 +11,14 @@ from berth import __version__
 from berth.bench import compare, plan_points, rules
 from berth.bench.box import Gpus
 from berth.bench.client import EngineClient
-from berth.bench.lease import Lease, StartError, leased
+from berth.bench.lease import Lease, StartError, held, taken
 from berth.bench.measure import Conditions, Engine
 from berth.bench.quality import TEXTS, Reference, quality_of, reference_of
 from berth.plan import Keys, ModelRoute, Plan, Replica
 from berth.records.results import BenchResult, EngineResult, Point, Start, Window
 from berth.state import ReplicaState, State
 
+WHO = "berth bench"
 DRAIN_S = 30.0
 _IDLE_S = 2.0
 
@@ -32,12 +33,16 @@ class Setup:
     replicas: tuple[Replica, ...]  # one for each engine; the first is what the others are compared with
     conditions: Conditions
     points: tuple[Point, ...] = ()  # given by the user; (): found
+    operation: str = ""  # the lease, if there is one already
     gpu_hour_cost: float | None = None
 
 
 class Session:
     def __init__(self, setup: Setup, state: Callable[[], State | None]) -> None:
-        self._setup = setup
+        self._show = setup.conditions.progress
+        self._setup = replace(setup, conditions=replace(setup.conditions, progress=self._progress))
+        self._operation = setup.operation
+        self._lease: Lease | None = None
         self._state = state
         self._gpus = Gpus(setup.replicas[0].gpus)
         self._common: tuple[Point, ...] = setup.points
@@ -55,6 +60,12 @@ class Session:
             for one in setup.replicas
         }
 
+    def _progress(self, text: str) -> None:
+        """Here, and with the lease for everybody."""
+        self._show(text)
+        if self._lease is not None:
+            self._lease.progress = text
+
     async def run(self) -> BenchResult:
         """DeniedError where control does not allow it."""
         setup, began, created = self._setup, time.monotonic(), time.time()
@@ -62,9 +73,10 @@ class Session:
         for rule in rules.unlike(setup.replicas):
             setup.conditions.progress(f"this run will be invalid: {rule}")
         sequence = plan_points.order(len(setup.replicas), setup.conditions.profile.rounds)
-        async with leased(
-            setup.plan.paths.control_socket, setup.route.name, "berth bench", DRAIN_S, restore_s
-        ) as lease:
+        path = setup.plan.paths.control_socket
+        self._operation = setup.operation or await taken(path, setup.route.name, WHO, DRAIN_S)
+        async with held(path, self._operation, WHO, restore_s) as lease:
+            self._lease = lease
             for number, index in enumerate(sequence, 1):
                 replica = setup.replicas[index]
                 if not self._engines[replica.name].problem:
@@ -173,6 +185,7 @@ class Session:
             chosen=chosen,
             reasons=reasons,
             broken=broken,
+            operation=self._operation,
             notes=tuple(rules.noted(setup.replicas)),
             gpu_hour_cost=setup.gpu_hour_cost,
         )

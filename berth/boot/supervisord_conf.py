@@ -1,5 +1,5 @@
-"""supervisord.conf from a Plan: control, the router, the tracer if there are traces, and one program per replica that
-Berth starts. Pure.
+"""supervisord.conf from a Plan: control, the router, the tracer if there are traces, the bench that control starts on
+request, and one program per replica that Berth starts. Pure.
 
 supervisord stops the group of highest priority first and waits for it: the router drains while its engines still
 run, then the engines stop, and control stops last, so that it can terminate their leftover processes.
@@ -13,11 +13,12 @@ import re
 import shlex
 
 from berth.errors import ConfigError, Problem
+from berth.ipc.bench import PROGRAM
 from berth.plan import Plan, Replica
 from berth.processes import channel
 
 GROUP = "engine"  # the supervisor's name of a replica is "engine:<replica>"
-CONTROL_PRIORITY, ENGINE_PRIORITY, ROUTER_PRIORITY = 100, 200, 300
+CONTROL_PRIORITY, ENGINE_PRIORITY, ROUTER_PRIORITY, BENCH_PRIORITY = 100, 200, 300, 400
 SHUTDOWN_S = 15  # SIGTERM to exit of the whole appliance, with the default drain timeout
 TRACER_STOP_S = 2  # for the last spans
 CONTROL_STOP_S = 2  # it terminates leftover processes of the engines
@@ -48,6 +49,8 @@ def render(plan: Plan, *, python: str) -> str:
         | {"priority": CONTROL_PRIORITY, "stopwaitsecs": CONTROL_STOP_S},
         "program:router": _service(plan, python, "router") | {"priority": ROUTER_PRIORITY, "stopwaitsecs": drain_s},
     }
+    if replicas:  # control starts it for a request of /admin/bench
+        sections[f"program:{PROGRAM}"] = bench_section(plan, python)
     if plan.tracing:
         sections["program:tracer"] = _service(plan, python, "tracer") | {
             "priority": CONTROL_PRIORITY,
@@ -115,6 +118,25 @@ def engine_section(plan: Plan, replica: Replica, python: str) -> Section:
         "stdout_logfile": _value(_value(str(plan.paths.replica_log(replica.name)))),
         "stdout_logfile_maxbytes": "20MB",
         "stdout_logfile_backups": 3,
+    }
+
+
+def bench_section(plan: Plan, python: str) -> Section:
+    """Its lease ends when it does, and everything is as before: it is not started again."""
+    return {
+        "command": _command(plan, python, "bench", "order"),
+        "autostart": "false",
+        "autorestart": "false",
+        "startsecs": 0,
+        "startretries": 0,
+        "priority": BENCH_PRIORITY,
+        "stopwaitsecs": CONTROL_STOP_S,
+        "stopasgroup": "true",
+        "killasgroup": "true",
+        "redirect_stderr": "true",
+        "stdout_logfile": _value(_value(str(plan.paths.logs / f"{PROGRAM}.log"))),
+        "stdout_logfile_maxbytes": "1MB",
+        "stdout_logfile_backups": 1,
     }
 
 

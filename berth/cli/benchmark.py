@@ -13,13 +13,16 @@ def bench(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from berth.bench import main
     from berth.plan import read_plan
 
-    run_dir = run_dir_of(environ)
+    run_dir = options.run_dir or run_dir_of(environ)
     if options.model == "list":
         return main.listing(read_plan(run_dir).paths.data_dir, as_json=options.json)
     if options.model == "show":
         data_dir = read_plan(run_dir).paths.data_dir
         return main.shown(data_dir, options.id, as_json=options.json, html=options.html)
-    names = [one.name for one in dataclasses.fields(main.Options) if one.name not in ("engines", "as_json")]
+    if options.model == "order":
+        return main.ordered(run_dir)
+    others = ("engines", "as_json", "operation")
+    names = [one.name for one in dataclasses.fields(main.Options) if one.name not in others]
     engines = tuple(filter(None, options.engines.split(",")))
     given = {name: getattr(options, name) for name in names}
     return main.bench(run_dir, main.Options(**given, engines=engines, as_json=options.json))
@@ -45,6 +48,7 @@ def add_bench(commands: Commands, json: argparse.ArgumentParser) -> None:
     add("--max-connections", type=_count, metavar="N", help="limit the client, to see what that does")
     add("--reuse-prompts", action="store_true", help="the same ones in each window, to see what a warm cache does")
     add("--gpu-hour-cost", type=_positive, metavar="N", help="of one GPU, to show the cost of tokens")
+    add("--run-dir", default="", help=argparse.SUPPRESS)  # of `order`, which control starts
     add("--html", default="", metavar="FILE", help="also write the report there")
     add("--yes", action="store_true", help="although clients have used the model within the last minutes")
 

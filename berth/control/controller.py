@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from berth.control.act import Executor, end_engines
 from berth.control.adapter_loader import AdapterLoader
 from berth.control.attached.attachment import Attachments
@@ -55,12 +57,14 @@ from berth.errors import ControlError
 from berth.host import tls
 from berth.host.gpu_usage import Gpus
 from berth.host.tls import CertificateError
-from berth.ipc import traffic
+from berth.ipc import bench, traffic
+from berth.ipc.bench import Bench, Order
 from berth.ipc.heartbeats import BEAT_S, CONTROL, Heartbeat
-from berth.ipc.operations import Action, Change, Reply, Request
+from berth.ipc.operations import Action, Change, Operation, Reply, Request
 from berth.ipc.revising import Revised
 from berth.log import log
 from berth.plan import Keys, Plan
+from berth.processes import replace_file
 from berth.state import GpuState, ReplicaStatus
 
 _S = ReplicaStatus
@@ -258,6 +262,11 @@ class Controller:
                 await self._reload_router()
             except (ControlError, CertificateError, OSError) as error:
                 operations.reload_failed(str(error))
+        if (lease := operations.take_bench()) is not None:
+            try:
+                await self._start_bench(lease)
+            except (ControlError, OSError) as error:
+                operations.bench_failed(lease, str(error))
         now = time.monotonic()
         demands = self._demand.read(now)
         observation = self._observer.observation(snapshot, {})
@@ -280,6 +289,13 @@ class Controller:
                 self._records[name] = replace(self._records[name], reason=reason)
                 log.info("requests preempted", replica=name, after_s=round(now - record.since, 1), reason=record.reason)
                 self._runtime.events.preempted(record, operation_of(record, observation.operations))
+
+    async def _start_bench(self, lease: Operation) -> None:
+        """It holds the lease from then on. ControlError or OSError: it does not run."""
+        order = Order(operation=lease.id, model=lease.model, bench=lease.bench or Bench())
+        replace_file(bench.path(self._plan.paths), msgspec.json.encode(order), 0o600)
+        if not await self.supervisord.start_bench():
+            self._runtime.operations.bench_waits(lease)
 
     async def _reload_router(self) -> None:
         """ControlError, CertificateError or OSError: the workers are not replaced."""

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from xml.parsers.expat import ExpatError
 
 from berth.errors import ControlError
+from berth.ipc.bench import PROGRAM
 from berth.processes import start_ticks
 
 GROUP = "engine"  # program group of the engines: "engine:<replica>"
@@ -91,6 +92,20 @@ class SupervisordClient:
     async def stop(self, replica: str) -> None:
         """SIGTERM now and SIGKILL after the replica's stop timeout, both by supervisord. Returns immediately."""
         await self._command(f"stop {replica!r}", "stopProcess", replica, _NOT_RUNNING)
+
+    async def start_bench(self) -> bool:
+        """Returns immediately. False: the one before has not ended yet."""
+
+        def call() -> bool:
+            try:
+                self._proxy.supervisor.startProcess(PROGRAM, False)
+            except xmlrpc.client.Fault as fault:
+                if fault.faultCode != _ALREADY_STARTED:
+                    raise
+                return False
+            return True
+
+        return await self._call(f"start {PROGRAM!r}", call)
 
     async def reload_router(self) -> None:
         """Replaces its workers one by one. Returns immediately."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from berth.ipc.bench import Bench
 from berth.ipc.capture import Captured, CaptureRequest
 from berth.ipc.migration import Gate, Migration, Move, Options
 from berth.ipc.shadow import Results, Shadow, ShadowOptions
@@ -83,6 +84,7 @@ class Change:
     count: int | None = None  # of the replicas, to scale to
     migrate: Options | None = None
     shadow: ShadowOptions | None = None
+    bench: Bench | None = None  # of a lease: control starts `berth bench`, which holds it
     by: str = ""  # who requests it, for people
     dry_run: bool = False  # only say what would happen
 
@@ -108,6 +110,8 @@ class Operation:
     restores: bool = False  # of a lease: the model is loaded again after it
     migration: Migration | None = None
     shadow: Shadow | None = None
+    bench: Bench | None = None
+    progress: str = ""  # of the holder of a lease, for people
 
     @property
     def running(self) -> bool:
@@ -168,6 +172,8 @@ class Renewal:
     operation: str  # the id of the lease
     replica: str = ""  # "": none
     ends: bool = False
+    failure: str = ""  # why the holder ends it before its time
+    progress: str = ""  # "": as before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -189,6 +189,7 @@ class BenchResult:
     chosen: str = ""  # the replica that `engines: auto` takes; "": none
     reasons: tuple[str, ...] = ()  # why it is, or why none is
     broken: tuple[str, ...] = ()  # rules that the whole run breaks
+    operation: str = ""  # the lease under which it was measured
     notes: tuple[str, ...] = ()  # what is not alike, and breaks none
     gpu_hour_cost: float | None = None
 

@@ -17,6 +17,7 @@ from berth.router.exchange.responses import CLOSE, Headers, error_reply, with_he
 from berth.router.exchange.web_pages import not_allowed
 from berth.router.server import (
     admin,
+    bench,
     captures,
     history,
     ollama_pages,
@@ -83,7 +84,7 @@ class App:
         routes = [*posts, *gets, *ollama_pages.routes(worker), *stored_responses.routes(worker)]
         routes += [Route("/usage", OwnUsage(worker), methods=["GET"])]
         routes += [Route("/events", Events(worker), methods=["GET"]), *admin.routes(worker), *page.routes(worker)]
-        routes += [*captures.routes(worker), *history.routes(worker), *support.routes(worker)]
+        routes += captures.routes(worker) + history.routes(worker) + support.routes(worker) + bench.routes(worker)
         self._routes = routes
         # POST of these paths needs no router
         self._direct: dict[str, ASGIApp] = {**self._inference}

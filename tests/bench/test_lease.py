@@ -1,8 +1,8 @@
 """The holder of a lease, with a control that is played on its socket."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from berth.bench import lease as module
-from berth.bench.lease import DeniedError, Lease, StartError, leased
+from berth.bench.lease import DeniedError, Lease, StartError, held, taken
 from berth.ipc.operations import Action, Denial, DenialCode, Operation, OperationState, Reply, Request, Step
 
 LEASE = Operation(id="a1", action=Action.LEASE, model="m", created_at=1.0)
@@ -45,6 +45,12 @@ class Control:
                 self.path.parent.rmdir()
 
 
+@asynccontextmanager
+async def leased(path: Path) -> AsyncIterator[Lease]:
+    async with held(path, await taken(path, "m", "me", 1.0), "me", 5.0) as lease:
+        yield lease
+
+
 def test_replica_runs_and_the_lease_is_ended_at_the_end() -> None:
     states = iter(["waiting", "starting", "starting"])
 
@@ -56,7 +62,7 @@ def test_replica_runs_and_the_lease_is_ended_at_the_end() -> None:
     control, seen = Control(reply), list[str]()
 
     async def scene(path: Path) -> float:
-        async with leased(path, "m", "me", 1.0, 5.0) as lease:
+        async with leased(path) as lease:
             return await lease.run("r", 60, lambda step: seen.append(step.status))
 
     assert asyncio.run(control.serve(scene)) > 0
@@ -82,19 +88,20 @@ def test_engine_that_does_not_start_is_an_error_and_the_lease_is_ended(
     control = Control(reply)
 
     async def scene(path: Path) -> None:
-        async with leased(path, "m", "me", 1.0, 5.0) as lease:
+        async with leased(path) as lease:
             await lease.run("r", timeout_s, lambda _step: None)
 
     with pytest.raises(StartError, match=error):
         asyncio.run(control.serve(scene))
-    assert any(one.renew and one.renew.ends for one in control.asked)
+    (last,) = [one.renew for one in control.asked if one.renew and one.renew.ends]
+    assert error in last.failure
 
 
 def test_denied_lease_is_an_error() -> None:
     control = Control(lambda _request: Reply(denial=Denial(code=DenialCode.BUSY, message="somebody else")))
 
     async def scene(path: Path) -> None:
-        async with leased(path, "m", "me", 1.0, 5.0):
+        async with leased(path):
             raise AssertionError("not reached")
 
     with pytest.raises(DeniedError, match="'m' cannot be measured now: somebody else"):
@@ -106,7 +113,7 @@ def test_lease_that_somebody_ends_stops_the_run_wherever_it_is(monkeypatch: pyte
     control = Control(lambda request: Reply(denial=OVER) if request.renew else None)
 
     async def scene(path: Path) -> None:
-        async with leased(path, "m", "me", 1.0, 5.0):
+        async with leased(path):
             await asyncio.sleep(60)
 
     with pytest.raises(DeniedError, match="the lease is over: it is over"):
@@ -125,8 +132,8 @@ def test_model_is_waited_for_as_long_as_it_may_take() -> None:
     control = Control(reply)
 
     async def scene(path: Path) -> int:
-        await Lease(path, LEASE, "me").restored(60)
-        await Lease(path, LEASE, "me").restored(0)
+        await Lease(path, LEASE.id, "me").restored(60)
+        await Lease(path, LEASE.id, "me").restored(0)
         return len(control.asked)
 
     assert asyncio.run(control.serve(scene)) == 3

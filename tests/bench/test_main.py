@@ -1,10 +1,12 @@
 """The command's options, and what it does before anything is measured."""
 
+import asyncio
 import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from berth.bench import main
@@ -13,11 +15,14 @@ from berth.bench.main import Options, Progress
 from berth.bench.plan_points import QUICK, Profile
 from berth.bench.workload import PRESETS, Workload
 from berth.cli import main as cli
-from berth.errors import ConfigError
+from berth.errors import ConfigError, ControlError
+from berth.ipc.bench import Bench, Order
+from berth.ipc.bench import path as order_file
 from berth.plan import DialectName, Keys, Launch, ModelRoute, Plan, RunPaths, Task
 from berth.records import results
 from berth.records.results import Outcome, Point, Slo
 from tests.bench.results_of import broken, engine, result, standard
+from tests.bench.test_lease import Control
 from tests.fakes.plans import make_plan, make_replica
 from tests.sim.harness import running
 
@@ -166,6 +171,33 @@ def test_used_model_is_taken_with_consent_alone(answer: str, allowed: bool, monk
 def test_model_without_a_journal_has_no_requests(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     assert main.recent_requests(plan, Keys(), plan.models[0]) == 0
+
+
+def write_contracts(plan: Plan) -> None:
+    plan.paths.plan.write_bytes(plan.to_json())
+    plan.paths.keys.write_bytes(Keys().to_json())
+
+
+def test_what_control_has_ordered_fails_with_its_reason(tmp_path: Path) -> None:
+    write_contracts(plan_of(tmp_path))
+    with pytest.raises(ControlError, match="There is nothing to measure"):
+        main.ordered(str(tmp_path))
+    control = Control()
+
+    async def scene(path: Path) -> None:
+        plan = plan_of(path.parent)
+        write_contracts(plan)
+        order = Order(operation="a1", model="chat", bench=Bench(engines=("trtllm",)))
+        order_file(plan.paths).write_bytes(msgspec.json.encode(order))
+        with pytest.raises(ConfigError, match="no such engine"):
+            await asyncio.to_thread(main.ordered, str(path.parent))
+        for file in path.parent.glob("*.json"):
+            file.unlink()
+
+    asyncio.run(control.serve(scene))
+    (last,) = [one.renew for one in control.asked if one.renew]
+    assert (last.operation, last.ends) == ("a1", True)
+    assert "no such engine" in last.failure
 
 
 def test_exit_codes() -> None:

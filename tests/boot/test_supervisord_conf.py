@@ -52,6 +52,7 @@ def test_supervisord_parses_the_configuration(tmp_path: Path, name: str) -> None
     assert {key: shlex.split(program.command) for key, program in found.items()} == {
         "control:control": [*berth, "control", "--run-dir", run_dir],
         "router:router": [*berth, "router", "--run-dir", run_dir],
+        "bench:bench": [*berth, "bench", "--run-dir", run_dir, "order"],
         "engine:chat-sim": [*berth, "exec", "--run-dir", run_dir, "chat-sim"],
     }
     assert found["engine:chat-sim"].stdout_logfile == f"{run_dir}/logs/chat-sim.log"
@@ -81,12 +82,14 @@ def test_services_always_run_and_engines_wait_for_control(tmp_path: Path) -> Non
     assert (engine.stdout_logfile_maxbytes, engine.stdout_logfile_backups) == (20 * 2**20, 3)
     assert all(program.redirect_stderr and program.killasgroup for program in found.values())
     assert not engine.stopasgroup
+    bench = found["bench:bench"]
+    assert (bench.autostart, bench.autorestart, bench.startsecs, bench.startretries) == (False, False, 0, 0)
 
 
 def test_stops_router_then_engines_then_control(tmp_path: Path) -> None:
     options = parsed(make_plan(str(tmp_path), make_replica("chat-sim", launch=ENGINE)))
     order = sorted(options.process_group_configs, key=lambda group: -group.priority)
-    assert [group.name for group in order] == ["router", "engine", "control"]
+    assert [group.name for group in order] == ["bench", "router", "engine", "control"]
 
 
 def test_attached_replicas_have_no_program(tmp_path: Path) -> None:

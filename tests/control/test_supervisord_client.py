@@ -63,6 +63,18 @@ async def test_starts_lists_and_stops_a_process(tmp_path: Path) -> None:
     assert dead == Process(state=ProcessState.EXITED, exit_code=-1, spawn_error=dead.spawn_error)
 
 
+async def test_bench_is_started_once_the_one_before_has_ended(tmp_path: Path) -> None:
+    async with (
+        appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box,
+        aclosing(Closing(box.plan.paths.supervisord_socket)) as supervisord,
+    ):
+        started = [await supervisord.start_bench(), await supervisord.start_bench()]
+        async with asyncio.timeout(60):  # it has nothing to measure
+            while not await supervisord.start_bench():
+                pass
+    assert started == [True, False]
+
+
 async def test_unknown_process_name_is_an_error(tmp_path: Path) -> None:
     async with (
         appliance(plan_of(tmp_path, engine(tmp_path, "chat-a"))) as box,

@@ -4,13 +4,17 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from berth import admin_keys
 from berth.cli import main as cli
+from berth.plan import read_keys
 from berth.records import results
 from tests.e2e.appliance import Appliance, sim_models
 
@@ -104,6 +108,60 @@ def test_client_that_is_the_limit_or_a_warm_cache_makes_it_invalid(
     assert bench(berth, monkeypatch, "show", str(results.numbers(str(berth.paths.data_dir))[-1])) == 6
     assert bench(berth, monkeypatch, "list") == 0
     assert "64/16" in capsys.readouterr().out
+
+
+def admin(berth: Appliance, method: str, path: str, **body: Any) -> httpx.Response:
+    key = admin_keys.make(read_keys(str(berth.paths.run_dir)).admin_secret, time.time() + 600)
+    headers = {"authorization": f"Bearer {key}"}
+    content = json.dumps(body) if body else None
+    return httpx.request(method, f"{berth.url}/admin/{path}", headers=headers, content=content, timeout=60)
+
+
+def operation(berth: Appliance, number: str) -> Any:
+    return admin(berth, "GET", f"operations/{number}").json()["operation"]
+
+
+def test_over_the_network_it_is_the_same_operation(berth: Appliance) -> None:
+    berth.wait_ready()
+    wanted: dict[str, Any] = {
+        "model": "m", "engines": ["vllm"], "workload": "32/8", "rounds": 1, "windows": 1, "requests": 4,
+        "seconds": 0.2, "concurrency": 2, "yes": True,
+    }  # fmt: skip
+    first = admin(berth, "POST", "bench", **wanted)
+    assert first.status_code == 202, first.text
+    number = first.json()["operation"]["id"]
+    assert admin(berth, "POST", "bench", **wanted).json()["operation"]["id"] == number
+    assert admin(berth, "POST", "bench", **{**wanted, "workload": "64/8"}).status_code == 409
+    assert [one["id"] for one in admin(berth, "GET", "bench").json()["running"]] == [number]
+
+    berth.wait(lambda: operation(berth, number)["state"] != "running", timeout_s=120)
+    done = operation(berth, number)
+    assert (done["state"], done["action"], done["bench"]["workload"]) == ("done", "lease", "32/8")
+    assert done["progress"].startswith("m-sim: ")
+    berth.wait(lambda: admin(berth, "GET", f"bench/{number}").status_code == 200)
+    found = admin(berth, "GET", f"bench/{number}").json()
+    assert [one["replica"] for one in found["engines"]] == ["m-sim"]
+    rows = {one["operation"]: one["id"] for one in admin(berth, "GET", "bench").json()["results"]}
+    assert admin(berth, "GET", f"bench/{rows[number]}").json() == found
+    assert admin(berth, "GET", "bench/999").status_code == 404
+
+
+def test_over_the_network_it_is_cancelled_and_says_why_it_fails(berth: Appliance) -> None:
+    berth.wait_ready()
+    failing = admin(berth, "POST", "bench", model="m", engines=["trtllm"], yes=True).json()["operation"]["id"]
+    berth.wait(lambda: operation(berth, failing)["state"] != "running", timeout_s=120)
+    assert operation(berth, failing)["state"] == "failed"
+    assert "no such engine" in operation(berth, failing)["reason"]
+
+    berth.wait_ready()
+    long = admin(berth, "POST", "bench", model="m", yes=True).json()["operation"]["id"]
+    berth.wait(lambda: "start 1" in operation(berth, long)["progress"] or operation(berth, long)["state"] != "running")
+    assert operation(berth, long)["state"] == "running"
+    assert admin(berth, "DELETE", f"operations/{long}").status_code in (200, 202)
+    berth.wait(lambda: operation(berth, long)["state"] != "running", timeout_s=120)
+    assert operation(berth, long)["state"] == "cancelled"
+    berth.wait_ready()
+    assert berth.chat("m", max_tokens=2).status_code == 200
 
 
 def test_used_model_is_not_taken_from_its_clients_without_consent(

@@ -45,6 +45,7 @@ EMPTY = {  # panel and query -> why it finds nothing
     "Share of a migration's candidate A": "no migration runs",
     "Stay, and what a load takes A": "no model leaves for another one",
     "RAM for models that sleep A": "no model can sleep",
+    "P50, P95, P99 by model, and by side of a migration B": "no migration runs",
     "Queued B": NO_FULL_QUEUE,
     "Broken streams B": NOT_BROKEN,
 }

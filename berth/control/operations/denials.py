@@ -3,8 +3,11 @@
 import time
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from berth.control.decisions import claims, eviction, sleepers
 from berth.control.decisions.records import Observation, Record
+from berth.ipc.bench import MOST_BYTES
 from berth.ipc.operations import HISTORY, LONGEST_DRAIN_S, Action, Change, Denial, DenialCode, Operation, Pin
 from berth.plan import ModelRoute, Standby
 from berth.state import ReplicaStatus
@@ -47,16 +50,25 @@ def unknown_model(name: str, observation: Observation) -> Denial:
     return Denial(code=DenialCode.UNKNOWN_MODEL, message=message)
 
 
+def misplaced_options(change: Change) -> str:
+    """What a migration, a shadow or a bench is given goes with that action alone; "": it does."""
+    if (change.action is Action.MIGRATE) != (change.migrate is not None):
+        example = '{"action": "migrate", "model": "chat", "migrate": {"to": "sglang"}}'
+        return f"A migration takes what it migrates to as `migrate`, and nothing else does: {example}."
+    if (change.action is Action.SHADOW) != (change.shadow is not None):
+        example = '{"action": "shadow", "model": "chat", "shadow": {"to": "sglang", "share": 0.05, "for_s": 600}}'
+        return f"A shadow takes what it sends requests to as `shadow`, and nothing else does: {example}."
+    if change.bench is not None and change.action is not Action.LEASE:
+        return f"A bench is a lease on its model: {change.action} takes no `bench`."
+    if change.bench is not None and len(msgspec.json.encode(change.bench)) > MOST_BYTES:
+        return f"The options of a bench have at most {MOST_BYTES} bytes."
+    return ""
+
+
 def invalid_count(change: Change, route: ModelRoute, observation: Observation) -> Denial | None:
     """The places of replicas are fixed when Berth starts, and at least one replica stays."""
     count, most = change.count, len(claims.records_of(route, observation))
-    if (change.action is Action.MIGRATE) != (change.migrate is not None):
-        example = '{"action": "migrate", "model": "chat", "migrate": {"to": "sglang"}}'
-        message = f"A migration takes what it migrates to as `migrate`, and nothing else does: {example}."
-        return Denial(code=DenialCode.INVALID, message=message)
-    if (change.action is Action.SHADOW) != (change.shadow is not None):
-        example = '{"action": "shadow", "model": "chat", "shadow": {"to": "sglang", "share": 0.05, "for_s": 600}}'
-        message = f"A shadow takes what it sends requests to as `shadow`, and nothing else does: {example}."
+    if message := misplaced_options(change):
         return Denial(code=DenialCode.INVALID, message=message)
     if count is None and change.action is not Action.SCALE:
         return None

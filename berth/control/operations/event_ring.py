@@ -45,6 +45,16 @@ class EventRing:
             operation=operation.id,
         )
 
+    def progress(self, operation: Operation) -> None:
+        """The holder of a lease says what it does."""
+        self._add(
+            subject=operation.action,
+            model=operation.model,
+            change=operation.progress,
+            reason="",
+            operation=operation.id,
+        )
+
     def migration(self, operation: Operation, migration: Migration) -> None:
         """It has reached another phase, or step."""
         share = f" {migration.options.steps[migration.step]:g} %" if migration.phase is Phase.CANARY else ""

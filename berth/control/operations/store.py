@@ -15,6 +15,7 @@ from berth.control.operations.event_ring import EventRing
 from berth.control.operations.planning import Around
 from berth.errors import shortened
 from berth.ipc import shadow_results
+from berth.ipc.bench import LONGEST_FAILURE, LONGEST_PROGRESS
 from berth.ipc.migration import Migration, Move, MoveKind
 from berth.ipc.operations import (
     HISTORY,
@@ -100,6 +101,7 @@ class Operations:
         self._expected_s = expected_s
         self._last_used_at = last_used_at
         self._reload_due = False
+        self._bench_due = ""  # its operation
         self._costs: dict[tuple[str, Action], float] = {}  # seconds, of the last time
 
     def resume(self, kept: Kept) -> None:
@@ -160,7 +162,8 @@ class Operations:
         own = known if known is not None and residency.is_own(known) else None
         if known is not None and undoes(known, change):
             return self.move(Move(migration=known.id, kind=MoveKind.ABORT), change.by, now)
-        if known is not None and is_same(known, asked, change) and asked.action is not Action.LEASE:  # of one holder
+        is_known = known is not None and is_same(known, asked, change)
+        if known is not None and is_known and (asked.action is not Action.LEASE or change.bench):  # it has one holder
             return self.reply(known if own is None or change.dry_run else self._taken_over(own, asked), observation)
         if known is own and change.action in (Action.MIGRATE, Action.SHADOW):
             plan = planning.migration if change.action is Action.MIGRATE else shadow_planning.shadow
@@ -289,13 +292,30 @@ class Operations:
             )
             return Reply(denial=Denial(code=DenialCode.INVALID, message=message))
         if renewal.ends:
-            return Reply(operation=self._end_lease(lease, OperationState.DONE, ""))
+            state = OperationState.FAILED if renewal.failure else OperationState.DONE
+            return Reply(operation=self._end_lease(lease, state, renewal.failure[:LONGEST_FAILURE]))
         kept = (renewal.replica,) if renewal.replica else ()
         counts = {one.replica.name: one.starts for one in observation.records if one.replica.name in kept}
         starts = lease.starts if kept == lease.kept else counts
-        renewed = replace(lease, kept=kept, starts=starts, lease_ends=now + LEASE_S)
+        progress = renewal.progress[:LONGEST_PROGRESS] or lease.progress
+        renewed = replace(lease, kept=kept, starts=starts, lease_ends=now + LEASE_S, progress=progress)
         self._put(renewed)
+        if progress != lease.progress:
+            self._events.progress(renewed)
         return self.reply(renewed, replace(observation, operations=self.running))
+
+    def take_bench(self) -> Operation | None:
+        """For which the program is to be started now. Once for each such operation."""
+        number, self._bench_due = self._bench_due, ""
+        found = self.find(number)
+        return found if found is not None and found.running and not found.ending else None
+
+    def bench_waits(self, lease: Operation) -> None:
+        """It is to be started later: the one before is still ending."""
+        self._bench_due = lease.id
+
+    def bench_failed(self, lease: Operation, reason: str) -> None:
+        self._end_lease(lease, OperationState.FAILED, reason)
 
     def take_reload(self) -> bool:
         """Whether the router is to be reloaded now. True once for each such operation."""
@@ -372,6 +392,8 @@ class Operations:
         self._events.operation(operation)
         if operation.action in (Action.PIN, Action.UNPIN):
             return Reply(operation=self._end(operation, OperationState.DONE, ""))
+        if operation.bench is not None:
+            self._bench_due = operation.id
         if operation.action is Action.RELOAD:
             self._reload_due = True
         elif found := requests.outcome(operation, observation, now):
@@ -427,6 +449,7 @@ def new_operation(
         by=change.by[:_LONGEST_BY],
         created_at=wall,
         workers=tuple(workers) if change.action is Action.RELOAD else (),
+        bench=change.bench,
     )
     if change.action is Action.RELOAD:
         return operation
@@ -475,6 +498,8 @@ def is_same(known: Operation, asked: Operation, change: Change) -> bool:
         return known.action is asked.action and known.migration.options == change.migrate
     if known.shadow is not None:
         return known.action is asked.action and known.shadow.options == change.shadow
+    if known.bench is not None:  # its engines run in turn
+        return known.bench == change.bench and not known.ending
     return (known.action, known.replicas, known.kept) == (asked.action, asked.replicas, asked.kept)
 
 

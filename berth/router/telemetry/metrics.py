@@ -289,7 +289,7 @@ def exposition(
     families = [family for family in board.layout.families.values() if family.kind != "sketch"]
     metrics = [_metric(family, sums, board.layout.slots) for family in families]
     if latest is not None:
-        metrics += quantile_metrics(plan, latest)
+        metrics += quantile_metrics(plan, latest, state.canaries if state else ())
     metrics.append(_single("berth_router_workers", "Router workers alive.", workers))
     text = "Age of the oldest request in progress; 0 if none has lasted for a second."
     metrics.append(_single("berth_oldest_request_seconds", text, oldest_request_s))

@@ -22,6 +22,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from berth.plan import Plan
 from berth.router.telemetry.shared_counters import Family, Layout
+from berth.state import Canary
 
 QUANTITIES: Final = ("first_token", "token_gap", "total")
 QUANTILES: Final = (0.5, 0.95, 0.99)
@@ -111,7 +112,12 @@ def quantile(counts: Counts, share: float) -> float | None:
     return round(BOUNDS[place - 1] * math.sqrt(GROWTH) if place < len(BOUNDS) else BOUNDS[-1], 6)
 
 
-def quantile_metrics(plan: Plan, latest: Latest) -> Iterator[Metric]:
+def sides(canary: Canary, replicas: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """During a migration: the candidate, and the replicas that it is compared with."""
+    return {"candidate": (canary.replica,), "stable": tuple(name for name in replicas if name != canary.replica)}
+
+
+def quantile_metrics(plan: Plan, latest: Latest, canaries: Sequence[Canary] = ()) -> Iterator[Metric]:
     """Of the last minutes. What had no response has no sample."""
     text = "Percentiles of the last five minutes, at most 6 % off: "
     labels = ("quantity", "percentile")  # "quantile" is reserved for summaries
@@ -120,11 +126,22 @@ def quantile_metrics(plan: Plan, latest: Latest) -> Iterator[Metric]:
     by_replica = GaugeMetricFamily(
         "berth_replica_percentile_seconds", f"{text}by replica.", labels=("replica", "engine", *labels)
     )
-    for metric, sides in (
+    by_side = GaugeMetricFamily(
+        "berth_side_percentile_seconds", f"{text}by side of a migration.", labels=("model", "side", *labels)
+    )
+    for metric, parts in (
         (by_model, [((model,), names) for model, names in latest.replicas.items()]),
         (by_replica, [((name, engine), (name,)) for name, engine in engines.items()]),
+        (
+            by_side,
+            [
+                ((one.model, side), names)
+                for one in canaries
+                for side, names in sides(one, latest.replicas[one.model]).items()
+            ],
+        ),
     ):
-        for values, names in sides:
+        for values, names in parts:
             for quantity in QUANTITIES:
                 counts = latest.of(names, quantity)
                 for share in QUANTILES:

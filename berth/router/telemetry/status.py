@@ -11,8 +11,8 @@ from berth import __version__
 from berth.gpu_parts import parts
 from berth.notices import Notice
 from berth.plan import ModelRoute, Plan, Replica
-from berth.router.telemetry.quantiles import Latest
-from berth.state import AttachedFault, ReplicaState, ReplicaStatus, State
+from berth.router.telemetry.quantiles import Latest, sides
+from berth.state import AttachedFault, Canary, ReplicaState, ReplicaStatus, State
 
 Orders = Mapping[str, Sequence[str]]  # by model: its replicas in fallback order, where that is not the plan's
 NO_ORDERS: Orders = MappingProxyType({})
@@ -208,7 +208,7 @@ def _model(
         "shares_memory": bool(route.room),
         "ready": serving is not None,
         "serving": serving,
-        "canary": {"replica": canary.replica, "share": canary.share} if canary else None,
+        "canary": _canary(canary, route, traffic.latest) if canary else None,
         "shadow": traffic.shadows.get(route.name),  # what has been found so far
         # the requests of adapters are in their model's queue, and count there
         "queue": {"length": traffic.queues.get(route.name, 0), "size": plan.limits.queue_size},
@@ -224,6 +224,13 @@ def _adapters(route: ModelRoute, state: State | None) -> Iterator[dict[str, Any]
     for added in state.adapters if state else ():
         if added.model == route.name:
             yield {"name": added.name, "source": "", "rank": None, "added": True}
+
+
+def _canary(canary: Canary, route: ModelRoute, latest: Latest | None) -> dict[str, Any]:
+    latency = (
+        {side: latest.document(names) for side, names in sides(canary, route.replicas).items()} if latest else None
+    )
+    return {"replica": canary.replica, "share": canary.share, "latency": latency}
 
 
 def start_of(state: ReplicaState) -> dict[str, Any]:

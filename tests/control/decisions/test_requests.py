@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -13,6 +14,7 @@ from berth.control.operations.event_ring import EventRing
 from berth.control.operations.store import Operations
 from berth.control.probes import Health
 from berth.control.supervisord_client import Process, ProcessState
+from berth.ipc.bench import Bench
 from berth.ipc.operations import Action, Change, DenialCode, Operation, OperationState, Renewal, Reply
 from berth.plan import Launch, ModelRoute, Restarts, Sleep, Standby, Task
 from berth.state import ReplicaStatus
@@ -51,7 +53,8 @@ class World:
             one.name: Record(replica=one, status=S.STANDBY if in_turn and number else S.WAITING, since=self.now)
             for number, one in enumerate(replicas)
         }
-        self.operations = Operations(EventRing(), wall=lambda: self.now)
+        self.events = EventRing()
+        self.operations = Operations(self.events, wall=lambda: self.now)
 
     def observation(self) -> Observation:
         drained = {name for name, record in self.records.items() if record.status is S.DRAINING} - self.busy
@@ -536,6 +539,81 @@ def test_lease_runs_replicas_one_at_a_time_and_restores_the_model(standby: Stand
     assert world.state(lease) is OperationState.DONE
     assert world.statuses() == STEADY[standby]
     assert world.operations.running == ()
+
+
+def bench(world: World, **options: Any) -> Reply:
+    change = Change(action=Action.LEASE, model="chat", by="me", bench=Bench(**options))
+    return world.operations.ask(change, world.observation(), workers=(), now=world.now)
+
+
+def test_bench_is_a_lease_for_which_a_program_is_started_once() -> None:
+    world = World(standby=Standby.COLD).turns()
+    lease = bench(world, workload="512/64").operation
+    assert lease is not None
+    assert (lease.action, lease.bench) == (Action.LEASE, Bench(workload="512/64"))
+    due = world.operations.take_bench()
+    assert due is not None
+    assert due.id == lease.id
+    assert world.operations.take_bench() is None
+    world.operations.bench_waits(due)
+    assert world.operations.take_bench() == due
+
+    hold(world, lease, "r1")  # it holds it
+    again = bench(world, workload="512/64").operation
+    assert again is not None
+    assert again.id == lease.id
+    other = bench(world, workload="1024/64").denial
+    assert other is not None
+    assert other.code is DenialCode.BUSY
+    assert world.denied(Action.LEASE) is DenialCode.BUSY
+    assert world.operations.take_bench() is None
+
+
+def test_holder_of_a_lease_says_what_it_does_and_why_it_fails() -> None:
+    world = World(standby=Standby.COLD).turns()
+    lease = world.ask(Action.LEASE)
+    for text in ("r0: start 1 of 4", "r0: start 1 of 4", "", "r0: quality" + "." * 500):
+        renewal = Renewal(operation=lease.id, progress=text)
+        world.operations.renew(renewal, world.observation(), world.now)
+    found = world.operations.find(lease.id)
+    assert found is not None
+    assert (found.progress[:11], len(found.progress)) == ("r0: quality", 200)
+    said = [one.change for one in world.events.after(0) if one.operation == lease.id]
+    assert said == ["running", "r0: start 1 of 4", found.progress]
+
+    ended = Renewal(operation=lease.id, ends=True, failure="r1 does not start" + "!" * 999)
+    world.operations.renew(ended, world.observation(), world.now)
+    world.turns()
+    found = world.operations.find(lease.id)
+    assert found is not None
+    assert (found.state, found.reason.rstrip("!"), len(found.reason)) == (
+        OperationState.FAILED,
+        "r1 does not start",
+        400,
+    )
+    assert world.statuses() == STEADY[Standby.COLD]
+
+
+def test_bench_whose_program_does_not_start_fails_at_once() -> None:
+    world = World(standby=Standby.COLD).turns()
+    lease = bench(world).operation
+    assert lease is not None
+    world.operations.bench_failed(lease, "supervisord is gone")
+    world.operations.bench_waits(lease)
+    assert world.operations.take_bench() is None
+    world.turns()
+    found = world.operations.find(lease.id)
+    assert found is not None
+    assert (found.state, found.reason) == (OperationState.FAILED, "supervisord is gone")
+
+
+@pytest.mark.parametrize(("action", "options"), [(Action.UNLOAD, Bench()), (Action.LEASE, Bench(workload="x" * 1000))])
+def test_only_a_lease_takes_a_bench_and_only_a_short_one(action: Action, options: Bench) -> None:
+    world = World().turns()
+    change = Change(action=action, model="chat", bench=options)
+    reply = world.operations.ask(change, world.observation(), workers=(), now=world.now)
+    assert reply.denial is not None
+    assert reply.denial.code is DenialCode.INVALID
 
 
 @pytest.mark.parametrize("how", ["expires", "is cancelled"])

@@ -14,8 +14,20 @@ from berth.ipc.journal import BROKEN
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
-from berth.router.telemetry.quantiles import BOUNDS, ERROR, LEAST_S, SAMPLE_S, WIDTH, WINDOW_S, Window, quantile
+from berth.router.telemetry.quantiles import (
+    BOUNDS,
+    ERROR,
+    LEAST_S,
+    SAMPLE_S,
+    WIDTH,
+    WINDOW_S,
+    Window,
+    quantile,
+    quantile_metrics,
+    sides,
+)
 from berth.router.telemetry.shared_counters import Scoreboard
+from berth.state import Canary
 from tests.fakes.key_board import key_board
 from tests.fakes.router import make_plan, replica, route
 
@@ -107,6 +119,27 @@ def test_sides_and_their_model_over_all_workers(workers: Workers) -> None:
     assert a["token_gap_s"] == {"p50": near(0.05), "p95": near(0.05), "p99": near(0.05), "responses": 2}
     assert b["total_s"] == {"p50": near(2.2), "p95": near(2.2), "p99": near(2.2), "responses": 2}
     assert model["total_s"] == {"p50": near(0.6), "p95": near(2.2), "p99": near(2.2), "responses": 4}
+
+
+def test_sides_of_a_migration_are_the_candidate_and_what_it_is_compared_with(workers: Workers) -> None:
+    for first_s in (0.1, 0.1, 0.2):
+        workers.answer(0, first_s=first_s, total_s=1.0)
+    workers.answer(1, first_s=0.4, total_s=2.0)
+    canary = Canary(model="chat", replica="chat-b", share=0.25, salt="s")
+    latest = workers.window.latest(workers.boards[1].sums(workers.window.span))
+
+    assert sides(canary, ("chat-a", "chat-b")) == {"candidate": ("chat-b",), "stable": ("chat-a",)}
+    *_, by_side = quantile_metrics(PLAN, latest, (canary,))
+    found = {
+        (one.labels["side"], one.labels["percentile"]): one.value
+        for one in by_side.samples
+        if one.labels["quantity"] == "first_token"
+    }
+    assert found["stable", "p50"] == near(0.1)
+    assert found["stable", "p99"] == near(0.2)
+    assert found["candidate", "p50"] == found["candidate", "p99"] == near(0.4)
+    *_, by_side = quantile_metrics(PLAN, latest)
+    assert by_side.samples == []
 
 
 def test_only_what_came_to_its_end_without_an_error_counts(workers: Workers) -> None:

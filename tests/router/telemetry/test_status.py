@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from berth.router.telemetry.quantiles import QUANTITIES, Latest
 from berth.router.telemetry.status import SILENT_S, STALE_S, Traffic, current, health, readiness, status
 from berth.state import FULL_BYTES, Canary, GpuState, Progress, ReplicaState, ReplicaStatus, State
 from tests.fakes.router import make_plan, replica, replica_state
@@ -179,7 +180,15 @@ def test_what_serves_follows_the_order_of_a_migration() -> None:
     state = replace(STATE, orders=order, canaries=(canary,))
 
     (chat, *_) = status(PLAN, state, STATUSES | ready, now=101, traffic=Traffic())["models"]
-    assert (chat["serving"], chat["canary"]) == ("chat-sglang", {"replica": "chat-sglang", "share": 0.25})
+    assert (chat["serving"], chat["canary"]["replica"], chat["canary"]["share"]) == ("chat-sglang", "chat-sglang", 0.25)
+    assert chat["canary"]["latency"] is None
+    places = {(one.name, quantity): 0 for one in PLAN.replicas for quantity in QUANTITIES}
+    latest = Latest({one.name: one.replicas for one in PLAN.models}, places, [2])
+    (chat, *_) = status(PLAN, state, STATUSES | ready, now=101, traffic=Traffic(latest=latest))["models"]
+    assert {side: one["total_s"]["responses"] for side, one in chat["canary"]["latency"].items()} == {
+        "candidate": 2,
+        "stable": 2,
+    }
     assert readiness(PLAN, STATUSES | ready, "chat", order)[1]["models"]["chat"]["serving"] == "chat-sglang"
     (before, *_) = status(PLAN, STATE, STATUSES | ready, now=101, traffic=Traffic())["models"]
     assert (before["serving"], before["canary"]) == ("chat-vllm", None)

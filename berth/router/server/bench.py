@@ -1,0 +1,113 @@
+"""/admin/bench: what `berth bench` does, over the network. Control starts it, as an operation: a lease on its model."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from berth.errors import ControlError, InvalidRequestError, NotFoundError, NotReadyError
+from berth.ipc.bench import Bench
+from berth.ipc.control_socket import ask
+from berth.ipc.operations import Action, Change, Reply, Request
+from berth.records import results
+from berth.records.results import BenchResult
+from berth.router.exchange.responses import json_reply, write
+from berth.router.server.admin import error_of, operator_of, small_body
+from berth.router.worker import Worker
+
+DRAIN_S: Final = 30.0  # how long running requests may take to finish
+_EXAMPLE: Final = '{"model": "chat", "engines": ["vllm", "sglang"], "workload": "chat"}'
+
+
+class BenchAdmin:
+    """POST starts one, GET lists the results and what runs."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        worker, headers = self._worker, dict(scope["headers"])
+        who = operator_of(worker, headers, changes=scope["method"] != "GET")
+        origin = scope["client"][0] if scope.get("client") else "?"
+        if scope["method"] == "POST":
+            change = change_of(await small_body(worker, scope, receive, send), f"{who} from {origin}")
+            reply = await self._asked(Request(change=change, who=who, origin=origin))
+            status = 202 if reply.operation and reply.operation.running else 200
+            document: Any = msgspec.to_builtins(reply)
+        else:
+            reply, status = await self._asked(Request()), 200
+            known = await asyncio.to_thread(results.all_of, worker.plan.paths.data_dir)
+            running = [one for one in reply.operations if one.bench is not None and one.running]
+            document = {"running": msgspec.to_builtins(running), "results": [summary(one) for one in known]}
+        extra = [(b"x-request-id", worker.request_ids.of(headers).encode())]
+        await write(send, json_reply(document, status=status), extra)
+
+    async def _asked(self, request: Request) -> Reply:
+        try:
+            reply = await ask(self._worker.plan.paths.control_socket, request)
+        except ControlError as error:
+            raise NotReadyError(str(error), code="control_silent", retry_after_s=1) from error
+        if reply.denial is not None:
+            raise error_of(reply.denial)
+        return reply
+
+
+class BenchResultAdmin:
+    """GET of one result, by its number or by the operation that measured it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        worker, headers = self._worker, dict(scope["headers"])
+        operator_of(worker, headers, changes=False)
+        number = scope["path_params"]["id"]
+        known = await asyncio.to_thread(results.all_of, worker.plan.paths.data_dir)
+        found = next((one for one in reversed(known) if number in (str(one.id), one.operation)), None)
+        if found is None:
+            numbers = ", ".join(str(one.id) for one in known) or "none"
+            raise NotFoundError(f"There is no result {number!r}. Results: {numbers}.", code="unknown_result")
+        extra = [(b"x-request-id", worker.request_ids.of(headers).encode())]
+        await write(send, json_reply(msgspec.to_builtins(found)), extra)
+
+
+def change_of(body: bytes, by: str) -> Change:
+    """InvalidRequestError for what is no bench."""
+    try:
+        fields: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+        options = msgspec.convert(fields, Bench)
+        change = msgspec.convert({"drain_s": DRAIN_S, **fields, "action": Action.LEASE, "by": by}, Change)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"The body is not a bench ({error}). Send, for example, {_EXAMPLE}") from error
+    if unknown := sorted(set(fields).difference(Bench.__dataclass_fields__, ("model", "drain_s"))):
+        known = ", ".join(("model", "drain_s", *Bench.__dataclass_fields__))
+        raise InvalidRequestError(f"A bench has no field {unknown[0]!r}. Fields: {known}.", param=unknown[0])
+    if options.workload.startswith("file:"):
+        raise InvalidRequestError("Only the command line reads files: `berth bench`.", param="workload")
+    return replace(change, bench=options)
+
+
+def summary(one: BenchResult) -> dict[str, Any]:
+    """A row of the list."""
+    return {
+        "id": one.id,
+        "operation": one.operation,
+        "created": one.created,
+        "seconds": one.seconds,
+        "model": one.model,
+        "workload": one.workload,
+        "engines": [engine.replica for engine in one.engines],
+        "quick": one.quick,
+        "valid": one.valid,
+        "chosen": one.chosen,
+    }
+
+
+def routes(worker: Worker) -> list[Route]:
+    return [
+        Route("/admin/bench", BenchAdmin(worker), methods=["GET", "POST"]),
+        Route("/admin/bench/{id}", BenchResultAdmin(worker), methods=["GET"]),
+    ]
