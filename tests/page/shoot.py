@@ -22,6 +22,7 @@ def playground(page: Page) -> None:
     page.get_by_role("button", name="Send").click()
     for model in ("chat", "coder"):
         page.get_by_role("region", name=f"Answers of {model}").get_by_text("tokens/s").wait_for(timeout=60_000)
+    page.locator("[aria-busy=true]").first.wait_for(state="detached", timeout=60_000)
 
 
 def connect(page: Page) -> None:
@@ -55,7 +56,8 @@ def shoot(page: Page, file: Path, tallest: int) -> None:
     page.set_viewport_size({"width": WIDTH, "height": int(height)})
     page.wait_for_timeout(1500)  # the next data are drawn
     taken = Image.open(io.BytesIO(page.screenshot()))
-    taken.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
+    colours = taken.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    colours.save(file, optimize=True)
     size = file.stat().st_size
     sys.stdout.write(f"{file.name}: {taken.width} x {taken.height}, {size >> 10} KB\n")
     if size > MOST_BYTES:
