@@ -10,7 +10,7 @@ from tests.page.scene import ADMIN_KEY, CHROMIUM, VIEWS, Scene
 
 WIDTH, TALLEST = 1040, 900
 TALL = {"overview": 1400, "system": 1500}
-COLOURS = 32
+COLOURS = 64
 MOST_BYTES = 60 << 10
 Page = Any
 
@@ -44,8 +44,14 @@ def logs(page: Page) -> None:
     page.get_by_role("log").get_by_text("startup complete").wait_for()
 
 
+def usage(page: Page) -> None:
+    page.get_by_role("region", name="Changes").wait_for()
+    page.get_by_role("region", name="Usage by key and model").wait_for()
+
+
 PREPARE: dict[str, Callable[[Page], None]] = {
     "playground": playground, "connect": connect, "requests": requests, "system": system, "logs": logs,
+    "usage": usage,
 }  # fmt: skip
 
 

@@ -41,7 +41,7 @@ function Moving({ one, gates, load }) {
     ${reason && html`<p class="bad">▲ <${Text} text=${reason} /></p>`}${check && html`<p class="muted">${check}</p>`}
     <${Rows} label=${`Requests during the migration of ${one.model}`} head=${['Engine', 'Requests', 'of them Berth’s own', 'Failed', 'Slow']}
       rows=${[[candidate, own], [stable, other]].map(([name, counts]) => [name, number(counts.attempts), number(counts.probes), number(counts.failures), slow(counts)])} />
-    <ul class="plain">${gates.map((gate) => html`<li key=${gate.name}><span class=${gate.passed ? 'good' : 'bad'}>${gate.passed ? '● passed' : '▲ failed'}</span> ${gate.name}: ${gate.numbers}</li>`)}</ul>
+    <ul class="plain below">${gates.map((gate) => html`<li key=${gate.name}><span class=${gate.passed ? 'good' : 'bad'}>${gate.passed ? '● passed' : '▲ failed'}</span> ${gate.name}: ${gate.numbers}</li>`)}</ul>
     <${Problem} text=${error} />
     <div class="row below">${Object.entries(MOVES).map(([kind, [title, loses]]) => (kind === (paused ? 'pause' : 'resume') ? null : html`<button type="button" key=${kind}
       onClick=${() => (loses ? setAsked(kind) : move(kind).catch((failure) => setError(failure.message)))}>${title}</button>`))}</div>
