@@ -72,7 +72,7 @@ export function Confirm({ action, target, running = 0, most = 1, others = [], re
     ${!plan && !error && html`<p>Asking …</p>`}
     ${plan && html`
       ${migration && html`<p>Revision ${migration.revision}: ${migration.how === 'swap' ? `one after the other; requests wait for about ${Math.ceil(migration.hold_s)} s` : 'both run at the same time, which fits'}.</p>`}
-      ${plan.steps.length > 0 && html`<ul>${plan.steps.map((one) => html`<li><b>${one.replica}</b>: ${word(one.status)} → ${word(one.to)}${one.about_s ? `, about ${Math.ceil(one.about_s)} s` : ''}</li>`)}</ul>`}
+      ${plan.steps.length > 0 && html`<ul>${plan.steps.map((one) => html`<li><b>${one.replica}</b>: ${word(one.status)} → ${word(one.to)}${one.about_s ? `, about ${Math.ceil(one.about_s)} s` : ''}${one.why ? `: ${one.why}` : ''}</li>`)}</ul>`}
       ${loses && html`<p>${running ? `${plural(running, 'running request')} may finish first.` : 'No request is running.'}</p>`}`}
     ${loses && number('drain_s', 'Seconds until running requests are cut')}</${Ask}>`;
 }

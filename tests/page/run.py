@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     """Pytest's exit code."""
     with appliance(BERTH_API_KEYS=USER_KEY, BERTH_ADMIN_KEY=ADMIN_KEY) as scene:
         return in_browser(
-            scene, "pytest", *OPTIONS, "--timeout=60", "--show-capture=no", *arguments, "tests/page/test_browser.py"
+            scene, "pytest", *OPTIONS, "--timeout=240", "--show-capture=no", *arguments, "tests/page/test_browser.py"
         )
 
 

@@ -17,6 +17,7 @@ let picked = { kind: 'all', model: '', text: '' };
 const marks = (one) => [
   one.flags.includes('continued') && `continued at token ${number(one.moved_at_token)}`,
   one.flags.includes('fallback') && !one.flags.includes('continued') && 'another engine had failed',
+  one.flags.includes('preempted') && 'preempted',
   one.flags.includes('broken') && 'stream broke',
   one.flags.includes('client_gone') && 'client left',
   one.flags.includes('limited') && 'limited',

@@ -1,7 +1,7 @@
 // Results of `berth bench`, captured requests, and the archive for who is asked for help.
 
 import { Age, Ask, Choice, Field, Problem, Rows, download, html, useAsked, useState } from '../parts.js';
-import { clock, date, number, seconds } from '../format.js';
+import { clock, number, seconds } from '../format.js';
 import { ask, say, store } from '../store.js';
 
 const OUTCOMES = { faster: ['good', '●'], slower: ['bad', '▲'], tie: ['', '='], undecided: ['muted', '?'] };
@@ -10,7 +10,7 @@ const PERIOD2_MS = 5000;
 export function Benches() {
   const [found, error] = useAsked('/admin/benches', 6 * PERIOD2_MS);
   return html`<h2>Benchmarks</h2><${Problem} text=${error} />
-    ${found && (found.benches.length ? html`<${Rows} label="Benchmarks" head=${['When', 'Model', 'Engines', 'Goodput, with 95 % interval', 'Report']} rows=${found.benches.map((one) => [date(one.created), html`${one.model} <span class="muted">workload ${one.workload}${one.quick ? ', quick' : ''}</span>`,
+    ${found && (found.benches.length ? html`<${Rows} label="Benchmarks" head=${['When', 'Model', 'Engines', 'Goodput, with 95 % interval', 'Report']} rows=${found.benches.map((one) => [html`<${Age} at=${one.created} />`, html`${one.model} <span class="muted">workload ${one.workload}${one.quick ? ', quick' : ''}</span>`,
         one.engines.map((engine) => html`<div>${engine.replica} <span class="muted">${engine.version.split('+')[0]}${engine.likeness ? `, answers: ${engine.likeness}` : ''}</span>${engine.problem && html` <span class="bad">▲ ${engine.problem}</span>`}</div>`),
         html`${one.comparisons.filter((compared) => compared.metric.startsWith('goodput')).map((compared) => html`<${Comparison} one=${compared} />`)}
           ${!one.valid && html`<div class="bad">▲ invalid: a rule was broken</div>`}
@@ -41,7 +41,7 @@ export function Capture() {
         <${Choice} label="Requests of" value=${wanted.model} options=${[['', 'all models'], ...models]} onChange=${set('model')} />
         <${Choice} label="Which" value=${wanted.only} options=${[['all', 'all'], ['errors', 'errors']]} onChange=${set('only')} />
         <button>Capture</button></form>
-      <p class="muted">What is captured has no keys, and is forgotten after an hour.</p>`}
+      <p class="muted">Without keys; forgotten after an hour.</p>`}
     ${exchanges.length > 0 && html`<${Rows} label="Captured requests" head=${['When', 'Request', 'Model', 'Key', 'Status', 'Took', 'Content']} keys=${newest.map((one) => one.id + one.at)} rows=${newest.map((one) => [html`<${Age} at=${one.at} />`,
         html`<code>${one.id}</code>`, one.model, one.key || '–', one.status, seconds(one.duration_s), html`<${Captured} id=${one.id} />`])} />`}`;
 }
