@@ -159,6 +159,16 @@ page-test: setup ## the page at /ui/ in Chromium, driven by Playwright, judged b
 	@etc/tools/setup/browser.sh
 	$(BIN)/python -m tests.page.run $(PAGE)
 
+.PHONY: page-test-vllm
+page-test-vllm: setup engine-vllm tiny-model ## the page with the real vLLM on the CPU: sleep, wake, load, playground
+	@etc/tools/setup/browser.sh
+	$(BIN)/python -m tests.page.with_vllm
+
+.PHONY: screenshots
+screenshots: setup ## take the pictures of docs/page.md, in docs/images
+	@etc/tools/setup/browser.sh
+	$(BIN)/python -m tests.page.screenshots
+
 .PHONY: sbom
 sbom: setup ## bill of materials and known vulnerabilities of Berth's own environment, in .sbom
 	etc/tools/sbom/sbom.sh

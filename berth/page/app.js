@@ -1,7 +1,7 @@
 // The frame of the page: sign-in, navigation, keys, and the line that announces what changed.
 
 import { redraw, render } from './dom.js';
-import { Dialog, html, useEffect, useState, word } from './parts.js';
+import { Dialog, Problem, html, useEffect, useState, word } from './parts.js';
 import { duration } from './format.js';
 import { mayChange, mayRead, say, signIn, signOut, start, store, watch } from './store.js';
 import { Overview } from './views/overview.js';
@@ -91,7 +91,7 @@ function Login({ onDone }) {
     <input hidden autocomplete="username" value="berth" />
     <label>API key, or the admin key to change what runs
       <input type="password" name="key" autocomplete="current-password" required value=${key} onInput=${(event) => setKey(event.target.value)} /></label>
-    ${error && html`<p class="bad" role="alert">${error}</p>`}
+    <${Problem} text=${error} />
     <button class="main" disabled=${busy}>Sign in</button>
     <p class="muted">The key is exchanged for a cookie of 12 hours, and not kept in the browser.</p></form>`;
 }

@@ -46,7 +46,7 @@ def axe() -> str:
 @contextmanager
 def context_of(browser: Any, complaints: list[str], **options: Any) -> Iterator[Any]:
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     context.add_init_script(LISTENER)
     context.on("console", lambda one: complaints.append(one.text) if one.type == "error" else None)
     context.on("weberror", lambda one: complaints.append(str(one.error)))

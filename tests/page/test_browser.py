@@ -70,6 +70,8 @@ def test_a_wrong_key_is_rejected_and_a_reader_changes_nothing(
     show(page, "system")
     page.get_by_role("heading", name="Plan").first.wait_for()
     assert page.get_by_role("region", name="Configuration").count() == 0
+    for heading in ("Migrations", "Benchmarks", "Capture"):
+        assert page.get_by_role("heading", name=heading).count() == 0
     show(page, "overview")
     page.get_by_text("served by coder-sim").wait_for()
     assert page.get_by_role("button", name="Sleep coder").count() == 0
@@ -174,9 +176,7 @@ def test_an_engine_that_is_killed_is_seen_and_its_stream_continues(admin: Page, 
     assert serving
     show(watcher, "overview")
     kill(serving[0])
-    began = time.monotonic()
     row(watcher, serving[0]).get_by_text(re.compile("waits to restart|loading|unhealthy")).first.wait_for()
-    assert time.monotonic() - began < 5
     admin.get_by_text("the fox would be gone.").wait_for()
     show(watcher, "requests")
     watcher.get_by_text("continued at token").first.wait_for()
@@ -204,7 +204,7 @@ def test_a_box_with_gpus_is_shown_without_live_events_too(context: Any, scene: S
             "memory_total_bytes": 141 << 30,
             "utilization_percent": 93,
         }
-        fields |= {"power_watts": 412.4, "temperature_celsius": 61, "memory_foreign_bytes": 2 << 30}
+        fields |= {"power_watts": 412.4, "temperature_celsius": 61, "slowed": "heat", "memory_foreign_bytes": 2 << 30}
         mine = {"replica": "chat-sim", "weights": 15 << 30, "kv": 80 << 30, "rest": 3 << 30}
         fields["memory_by_engine"] = [mine, {**mine, "replica": ""}]
         document["gpus"] = [{"index": 0, "name": "H200", "uuid": "GPU-0", **fields}]
@@ -221,7 +221,7 @@ def test_a_box_with_gpus_is_shown_without_live_events_too(context: Any, scene: S
     page.get_by_text("● every 5 s").wait_for()
     gpu = page.get_by_role("region", name="GPUs").get_by_role("row").nth(1)
     parts = "chat-sim: weights 15 GiB, KV cache 80 GiB, graphs and rest 3.0 GiB another model: 98 GiB"
-    memory = f"100 GiB of 141 GiB {parts} other programs: 2.0 GiB free: 41 GiB"
+    memory = f"100 GiB of 141 GiB {parts} other programs: 2.0 GiB slowed by heat free: 41 GiB"
     assert " ".join(gpu.inner_text().split()) == f"0 H200 {memory} 93 % 412 W 61 °C"
     assert gpu.get_by_role("meter").get_attribute("aria-label") == "Memory of GPU 0"
     line = row(page, "chat-sim")
@@ -238,22 +238,29 @@ def confirm(page: Page, name: str) -> None:
     page.get_by_role("dialog").wait_for(state="detached")
 
 
-def test_a_migration_is_started_paused_and_promoted(admin: Page, complaints: list[str]) -> None:
+def migrate(admin: Page, axe: str, steps: str) -> None:
     admin.get_by_role("button", name="Migrate mover").click()
     dialog = admin.get_by_role("dialog", name="Migrate mover")
     dialog.get_by_text("both run at the same time, which fits").wait_for()
     dialog.get_by_label("Percent of the conversations").fill("0,200")
     dialog.get_by_role("alert").wait_for()
     assert dialog.get_by_role("button", name="Migrate", exact=True).is_disabled()
-    dialog.get_by_label("Percent of the conversations").fill("50,100")
+    dialog.get_by_label("Percent of the conversations").fill(steps)
     dialog.get_by_text("mover-sim-2: standby → ready").wait_for()
+    assert violations(admin, axe) == []
     confirm(admin, "Migrate")
 
+
+def test_a_migration_is_started_paused_and_promoted(admin: Page, axe: str, complaints: list[str]) -> None:
+    migrate(admin, axe, "50,100")
     row(admin, "mover").get_by_text("mover-sim-2 gets 50 %").wait_for(timeout=60_000)
     admin.get_by_role("link", name="Details").click()
     pane = admin.get_by_role("region", name="Migration of mover")
     pane.get_by_text("canary, step 1 of 2").wait_for()
     assert pane.get_by_role("progressbar", name="Share of mover-sim-2").get_attribute("value") == "50"
+    assert violations(admin, axe) == []
+    admin.set_viewport_size({"width": 320, "height": 700})
+    assert admin.evaluate("document.documentElement.scrollWidth") <= 320
     pane.get_by_role("button", name="Pause").click()
     pane.get_by_text("paused: by").wait_for()
     pane.get_by_role("button", name="Resume").click()
@@ -263,7 +270,7 @@ def test_a_migration_is_started_paused_and_promoted(admin: Page, complaints: lis
     confirm(admin, "Promote")
     pane.get_by_text("settling").wait_for(timeout=60_000)
     revisions = admin.get_by_role("region", name="Revisions")
-    revisions.get_by_role("row").filter(has_text="serves").get_by_role("rowheader", name="mover 2").wait_for()
+    revisions.get_by_role("row").filter(has_text="current").get_by_role("rowheader", name="mover 2").wait_for()
     pane.get_by_role("button", name="Abort").click()
     confirm(admin, "Abort")
     ended = admin.get_by_role("region", name="Operations").get_by_role("row").filter(has_text="mover-sim → mover-sim-2")
@@ -300,7 +307,7 @@ def test_a_benchmark_is_shown_with_its_verdict_and_report(admin: Page) -> None:
     assert opened.value.evaluate("getComputedStyle(document.querySelector('td')).borderStyle") == "solid"
 
 
-def test_requests_are_captured_viewed_and_downloaded(admin: Page) -> None:
+def test_requests_are_captured_viewed_and_downloaded(admin: Page, axe: str) -> None:
     show(admin, "system")
     admin.get_by_label("Requests of").select_option("coder")
     admin.get_by_role("button", name="Capture", exact=True).click()
@@ -314,6 +321,7 @@ def test_requests_are_captured_viewed_and_downloaded(admin: Page) -> None:
     dialog = admin.get_by_role("dialog")
     assert "a captured question" in dialog.get_by_label("Request", exact=True).inner_text()
     assert "POST /v1/chat/completions" in dialog.get_by_label("To coder-sim").inner_text()
+    assert violations(admin, axe) == []
     with admin.expect_download() as download:
         dialog.get_by_role("button", name="Download").click()
     assert "a captured question" in download.value.path().read_text()
@@ -347,7 +355,7 @@ def test_ranks_sleep_and_adapters_are_shown(context: Any, scene: Scene, complain
         chat["replicas"][0]["ranks"] = [rank, {**rank, "rank": 2, "status": "", "reason": ""}]
         chat["canary"] = {"replica": "chat-sim-2", "share": 0.05}
         asleep = {"status": "asleep", "kept_asleep": {"0": 3 << 29}, "cannot_sleep": "no RAM", "expected_s": 12.4}
-        coder["replicas"][0] |= {**asleep, "flaps": 3, "progress": None, "no_room": "chat holds GPU 0"}
+        coder["replicas"][0] |= {**asleep, "progress": None, "no_room": "chat holds GPU 0"}
         route.fulfill(json=document)
 
     context.route("**/events?**", lambda route: route.fulfill(status=404))
@@ -361,7 +369,7 @@ def test_ranks_sleep_and_adapters_are_shown(context: Any, scene: Scene, complain
     ranks = " ".join(row(page, "chat-sim").inner_text().split())
     assert "tone: its rank is 64 rank 1 on 10.0.0.2: ◐ loading waits for memory rank 2 on 10.0.0.2: ○ unknown" in ranks
     asleep = " ".join(row(page, "coder-sim").inner_text().split())
-    notes = "keeps 1.5 GiB of GPU 0 does not sleep: no RAM chat holds GPU 0 ready within about 12 s failed 3 times"
+    notes = "keeps 1.5 GiB of GPU 0 does not sleep: no RAM chat holds GPU 0 ready within about 12 s"
     assert notes in asleep
     expected(complaints, "404")
 
@@ -439,12 +447,10 @@ def test_many_tabs_have_one_stream_and_all_move(context: Any, scene: Scene) -> N
     for page in pages:
         page.get_by_text("● live").wait_for()
     assert len(streams) == 1
-    began = time.monotonic()
-    assert pages[3].evaluate("fetch('/status').then((answer) => answer.status)") == 200
-    assert time.monotonic() - began < 1
+    assert pages[3].evaluate("fetch('/status').then((answer) => answer.status)") == 200  # no stream is in its way
     streams.clear()  # that of the closed tab is not reported as ended
     pages[-1].close()
-    ends = time.monotonic() + 15
+    ends = time.monotonic() + 60
     while not streams and time.monotonic() < ends:  # until another tab has noticed
         pages[0].wait_for_timeout(100)
     for page in pages[:-1]:

@@ -37,14 +37,13 @@ function Moving({ one, gates, load }) {
   const slow = ({ slow: count, timed }) => (timed ? `${number(count)} of ${number(timed)}` : '–');
   return html`<section class="pane below" aria-label=${`Migration of ${one.model}`}>
     <h3>${one.model}: ${stable} → ${candidate} <span class="muted">revision ${revision}</span></h3>
-    <p><b>${phase.replace('_', ' ')}</b>${canary ? `, step ${step + 1} of ${options.steps.length}` : ''} ·
-      <progress max="100" value=${share} aria-label=${`Share of ${candidate}`}></progress> ${number(share, 1)} % of the conversations${paused && html` · <span class="busy">paused: ${paused}</span>`}</p>
+    <p><b>${phase.replace('_', ' ')}</b>${canary ? `, step ${step + 1} of ${options.steps.length}` : ''} · <progress max="100" value=${share} aria-label=${`Share of ${candidate}`}></progress> ${number(share, 1)} % of the conversations${paused && html` · <span class="busy">paused: ${paused}</span>`}</p>
     ${reason && html`<p class="bad">▲ <${Text} text=${reason} /></p>`}${check && html`<p class="muted">${check}</p>`}
     <${Rows} label=${`Requests during the migration of ${one.model}`} head=${['Engine', 'Requests', 'of them Berth’s own', 'Failed', 'Slow']}
       rows=${[[candidate, own], [stable, other]].map(([name, counts]) => [name, number(counts.attempts), number(counts.probes), number(counts.failures), slow(counts)])} />
-    <ul class="plain">${gates.map((gate) => html`<li key=${gate.name}><span class=${gate.passed ? 'good' : 'bad'}>${gate.passed ? '● passed' : '▲ failed'}</span> ${gate.name}: ${gate.numbers}</li>`)}</ul>
+    <ul class="plain below">${gates.map((gate) => html`<li key=${gate.name}><span class=${gate.passed ? 'good' : 'bad'}>${gate.passed ? '● passed' : '▲ failed'}</span> ${gate.name}: ${gate.numbers}</li>`)}</ul>
     <${Problem} text=${error} />
-    <div class="row">${Object.entries(MOVES).map(([kind, [title, loses]]) => (kind === (paused ? 'pause' : 'resume') ? null : html`<button type="button" key=${kind}
+    <div class="row below">${Object.entries(MOVES).map(([kind, [title, loses]]) => (kind === (paused ? 'pause' : 'resume') ? null : html`<button type="button" key=${kind}
       onClick=${() => (loses ? setAsked(kind) : move(kind).catch((failure) => setError(failure.message)))}>${title}</button>`))}</div>
     ${asked && html`<${Ask} title=${`${MOVES[asked][0]} the migration of ${one.model}`} label=${MOVES[asked][0]} act=${() => move(asked)} onClose=${() => setAsked('')}><p>${MOVES[asked][1]}</p></${Ask}>`}</section>`;
 }
@@ -52,7 +51,7 @@ function Moving({ one, gates, load }) {
 function Revisions({ models }) {
   const [asked, setAsked] = useState(null);
   const row = (model, one) => [`${model} ${one.number}`, html`<${Age} at=${one.at} />`, one.by, one.engines || 'chosen by Berth',
-    html`${one.serves ? html`<span class="good">● serves</span>` : one.state} <span class="muted">${one.reason}</span>`,
+    html`${one.serves ? html`<span class="good">● current</span>` : one.state} <span class="muted">${one.reason}</span>`,
     !one.serves && one.state === 'promoted' && html`<button type="button" class="small" aria-label=${`Roll ${model} back to ${one.number}`} onClick=${() => setAsked([model, one.number])}>Roll back</button>`];
   return html`<${Rows} label="Revisions" head=${['Revision', 'When', 'By', 'Engines', 'State', 'Actions']} rows=${models.flatMap(([model, kept]) => kept.map((one) => row(model, one)))} />
     ${asked && html`<${Confirm} action="migrate" target=${asked[0]} revision=${asked[1]} onClose=${() => setAsked(null)} />`}`;

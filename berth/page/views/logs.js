@@ -1,6 +1,6 @@
 // The log of a replica as it grows. The stream is open while the log is seen, and closed with it.
 
-import { Choice, html, redraw, useEffect, useRef, useState } from '../parts.js';
+import { Choice, Problem, html, redraw, useEffect, useRef, useState } from '../parts.js';
 import { store } from '../store.js';
 import { plural } from '../format.js';
 
@@ -54,7 +54,7 @@ export function Logs() {
       <label>Filter <input type="search" data-filter placeholder="a regular expression" value=${look.filter} aria-invalid=${Boolean(wrong)} onInput=${(event) => set({ filter: event.target.value })} /></label>
       <label class="check"><input type="checkbox" checked=${follow} onChange=${(event) => setFollow(event.target.checked)} /> follow</label>
       <label class="check"><input type="checkbox" checked=${look.wrap} onChange=${(event) => set({ wrap: event.target.checked })} /> wrap lines</label></div>
-    ${(wrong || problem) && html`<p class="bad" role="alert">${wrong || problem}</p>`}
+    <${Problem} text=${wrong || problem} />
     <pre class="log ${look.wrap ? '' : 'nowrap'}" tabindex="0" role="log" aria-live="off" aria-label=${`Log of ${replica}`} ref=${own}>${shown.join('\n')}</pre>
     <p class="muted">${plural(shown.length, 'line')}${shown.length < lines.length ? ` of ${lines.length}` : ''}${skipped ? `, ${plural(skipped, 'line')} skipped: they came too fast` : ''}</p>`;
 }

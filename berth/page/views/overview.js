@@ -75,7 +75,6 @@ function Replica({ replica, kv, several }) {
     ...Object.entries(replica.kept_asleep).map(([gpu, bytes]) => replica.status === 'asleep' && `keeps ${size(bytes)} of GPU ${gpu}`),
     replica.cannot_sleep && `does not sleep: ${replica.cannot_sleep}`, replica.no_room || replica.memory_not_free,
     replica.status !== 'ready' && !replica.progress && replica.expected_s && `ready within about ${duration(replica.expected_s)}`,
-    replica.flaps && `failed ${replica.flaps} times within an hour`,
     ...Object.entries(replica.adapter_errors).map(([name, error]) => `${name}: ${error}`),
   ];
   const wait = replica.next_start_at && Math.max(0, replica.next_start_at - Date.now() / 1000);
@@ -85,7 +84,7 @@ function Replica({ replica, kv, several }) {
       ${progress && html`<div>${progress.phase} ${progress.percent !== null ? html`<progress max="100" value=${progress.percent} aria-label=${`${replica.name}: ${progress.phase}`}></progress> ${number(progress.percent)} %` : '…'}${progress.total_bytes ? ` of ${size(progress.total_bytes)}` : ''}</div>`}
       ${left > 0 && html`<div class="muted">about ${duration(left)} left${replica.expected_s === null ? ' of the download' : ''}</div>`}
       ${wait !== null && wait !== undefined && replica.status === 'backoff' ? html`<div class="muted">next start in ${seconds(wait)}, ${plural(replica.restarts, 'restart')} so far</div>` : ''}
-      ${notes.map((text) => text && html`<div class="muted">${text}</div>`)}
+      ${notes.map((text) => Boolean(text) && html`<div class="muted">${text}</div>`)}
       ${replica.ranks.map((one) => html`<div>rank ${one.rank} on ${one.box}: <${Status} status=${one.status || 'unknown'} /> <span class="muted">${one.reason}</span></div>`)}
       ${replica.reason && replica.status !== 'ready' && html`<div class="reason"><${Text} text=${replica.reason} /></div>`}</td>
     <td role="cell">${number(live.in_flight ?? replica.in_flight)}${replica.concurrency ? ` of ${number(replica.concurrency)}` : ''}${live.waiting ? `, ${live.waiting} wait in the engine` : ''}</td>
@@ -99,12 +98,13 @@ const parts = (gpu, used) => {
     ? `${replica}: ${[['weights', weights], ['KV cache', kv], ['graphs and rest', rest]].filter(([, bytes]) => bytes).map(([name, bytes]) => `${name} ${size(bytes)}`).join(', ')}`
     : `another model: ${size(weights + kv + rest)}`));
   if (gpu.memory_foreign_bytes) rows.push(`other programs: ${size(gpu.memory_foreign_bytes)}`);
+  if (gpu.slowed) rows.push(`slowed by ${gpu.slowed}`);
   return [...rows, `free: ${size(gpu.memory_total_bytes - used)}`];
 };
 
 function Gpus({ status }) {
   if (!status.gpus.length) return html`<section><h2>GPUs</h2><p class="muted">No GPU: <${Text} text=${status.driver.reason} /></p></section>`;
-  return html`<section><h2>GPUs</h2><${Table} label="GPUs" head=${['GPU', 'Memory', 'Busy', 'Power', 'Temperature', 'Slowed']}><tbody>
+  return html`<section><h2>GPUs</h2><${Table} label="GPUs" head=${['GPU', 'Memory', 'Busy', 'Power', 'Temperature']}><tbody>
     ${status.gpus.map((gpu, at) => {
       const live = store.traffic?.gpus[at] ?? { used: gpu.memory_used_bytes, watts: gpu.power_watts, celsius: gpu.temperature_celsius };
       const busy = gpu.utilization_percent ?? null;
@@ -112,6 +112,6 @@ function Gpus({ status }) {
       return html`<tr key=${gpu.uuid}><th scope="row">${gpu.index} <span class="muted">${gpu.name}</span></th>
         <td><${Bar} value=${live.used} most=${gpu.memory_total_bytes} high="0.98" text=${`${size(live.used)} of ${size(gpu.memory_total_bytes)}`} label=${`Memory of GPU ${gpu.index}`} />
           ${parts(gpu, live.used).map((text) => html`<div class="muted">${text}</div>`)}</td>
-        ${figure(live.busy ? live.busy * 100 : busy, '%')}${figure(live.watts, 'W')}${figure(live.celsius, '°C')}<td>${gpu.slowed ? html`<span class="busy">◐ ${gpu.slowed}</span>` : ''}</td></tr>`;
+        ${figure(live.busy ? live.busy * 100 : busy, '%')}${figure(live.watts, 'W')}${figure(live.celsius, '°C')}</tr>`;
     })}</tbody></${Table}></section>`;
 }

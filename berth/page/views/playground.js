@@ -1,6 +1,6 @@
 // A conversation with one model, or with two at the same time, and the request as a command. Nothing is kept.
 
-import { Choice, Code, html, redraw, useEffect, useRef, useState } from '../parts.js';
+import { Choice, Code, Problem, html, redraw, useEffect, useRef, useState } from '../parts.js';
 import { number, seconds } from '../format.js';
 import { failure, store } from '../store.js';
 
@@ -147,6 +147,6 @@ function Turn({ turn }) {
     ${turn.content.split('```').map((part, at) => (at % 2
       ? html`<${Code} label="Code of the answer" text=${part.replace(/^[\w+-]*\n/, '')} />`
       : part.trim() && html`<div class="turn">${part.trim()}</div>`))}
-    ${error && html`<p class="bad" role="alert">${error}</p>`}
+    <${Problem} text=${error} />
     ${seen.took ? html`<p class="muted">${seen.replica || seen.engine}${seen.attempts > 1 ? `, attempt ${seen.attempts}` : ''} · first token ${seconds(seen.first)} · ${number(seen.tokens)} tokens${rate ? ` · ${number(rate, 1)} tokens/s` : ''}</p>` : ''}`;
 }

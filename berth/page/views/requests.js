@@ -44,7 +44,7 @@ export function Requests() {
       ${running.map((one) => html`<tr key=${idOf(one)}><th scope="row">${seconds(one.duration_s)}</th><td>${one.key || '–'}</td><td>${one.api}</td><td>${one.model}</td><td>${served(one)}</td>
         <td>${one.phase}${marks(one) && html` <span class="busy">⤳ ${marks(one)}</span>`}</td><td>${number(one.frames)}</td></tr>`)}</tbody></${Table}>`}
     <h2>The last ${number(shown.length)}${store.skipped ? html` <span class="muted">(${number(store.skipped)} not shown: there were too many at a time)</span>` : ''}</h2>
-    ${shown.length > 0 && html`<${Table} label="Requests that are over" head=${['Time', 'Key', 'API', 'Model', 'Engine', 'Status', 'Queue', 'First token', 'Total', 'Tokens', 'Marks']}>
+    ${shown.length > 0 && html`<${Table} label="Requests that are over" name="over" head=${['Time', 'Key', 'API', 'Model', 'Engine', 'Status', 'Queue', 'First token', 'Total', 'Tokens', 'Marks']}>
       ${shown.map((one) => html`<${Row} key=${idOf(one)} one=${one} open=${open === idOf(one)} onToggle=${() => setOpen(open === idOf(one) ? '' : idOf(one))} />`)}</${Table}>`}`;
 }
 

@@ -24,8 +24,7 @@ export function System() {
   ];
   return html`<h1>System</h1>
     <${Facts} rows=${rows} />
-    <${Buttons} actions=${['reload']} target="" />
-    ${mayChange() && html`<${Support} /><${Changes} /><${Benches} /><${Capture} />`}
+    ${mayChange() && html`<div class="row below"><${Buttons} actions=${['reload']} target="" /><${Support} /></div><${Changes} /><${Benches} /><${Capture} />`}
     ${plan.inventory.gpus.length > 0 && html`<h2>GPUs found</h2><${Rows} label="GPUs found" head=${['GPU', 'Name', 'Memory', 'Compute capability', 'UUID']}
       rows=${plan.inventory.gpus.map((gpu) => [gpu.index, gpu.name, size(gpu.memory_total_bytes), gpu.compute_capability, gpu.uuid])} />`}
     <h2>Limits</h2>

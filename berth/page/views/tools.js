@@ -1,7 +1,7 @@
 // Results of `berth bench`, captured requests, and the archive for who is asked for help.
 
 import { Age, Ask, Choice, Field, Problem, Rows, download, html, useAsked, useState } from '../parts.js';
-import { clock, date, number, seconds } from '../format.js';
+import { clock, number, seconds } from '../format.js';
 import { ask, say, store } from '../store.js';
 
 const OUTCOMES = { faster: ['good', '●'], slower: ['bad', '▲'], tie: ['', '='], undecided: ['muted', '?'] };
@@ -10,19 +10,19 @@ const PERIOD2_MS = 5000;
 export function Benches() {
   const [found, error] = useAsked('/admin/benches', 6 * PERIOD2_MS);
   return html`<h2>Benchmarks</h2><${Problem} text=${error} />
-    ${found && (found.benches.length ? html`<${Rows} label="Benchmarks" head=${['When', 'Model', 'Engines', 'Goodput, with 95 % interval', 'Report']} rows=${found.benches.map((one) => [date(one.created), `${one.model}, ${one.workload}${one.quick ? ', quick' : ''}`,
+    ${found && (found.benches.length ? html`<${Rows} label="Benchmarks" head=${['When', 'Model', 'Engines', 'Goodput, with 95 % interval', 'Report']} rows=${found.benches.map((one) => [html`<${Age} at=${one.created} />`, html`${one.model} <span class="muted">workload ${one.workload}${one.quick ? ', quick' : ''}</span>`,
         one.engines.map((engine) => html`<div>${engine.replica} <span class="muted">${engine.version.split('+')[0]}${engine.likeness ? `, answers: ${engine.likeness}` : ''}</span>${engine.problem && html` <span class="bad">▲ ${engine.problem}</span>`}</div>`),
-        html`${one.comparisons.filter((verdict) => verdict.metric.startsWith('goodput')).map((verdict) => html`<${Verdict} verdict=${verdict} />`)}
+        html`${one.comparisons.filter((compared) => compared.metric.startsWith('goodput')).map((compared) => html`<${Comparison} one=${compared} />`)}
           ${!one.valid && html`<div class="bad">▲ invalid: a rule was broken</div>`}
           ${one.chosen && html`<div>chosen: <b>${one.chosen}</b></div>`}${one.reasons.map((text) => html`<div class="muted">${text}</div>`)}`,
         html`<a class="button small" href=${`/admin/benches/${one.id}`} target="_blank" rel="noopener">Report ${one.id}</a>`])} />`
       : html`<p class="muted">None yet: <code>berth bench MODEL</code> measures which engine is best here.</p>`)}`;
 }
 
-function Verdict({ verdict }) {
-  const [kind, mark] = OUTCOMES[verdict.outcome] ?? ['', ''];
-  const range = verdict.ratio === null ? '' : ` ${number(verdict.ratio, 3)} times (${number(verdict.low, 3)} to ${number(verdict.high, 3)})`;
-  return html`<div>${verdict.replica}: <span class=${kind}>${mark} ${verdict.outcome}</span>${range}${verdict.more_windows ? html` <span class="muted">${number(verdict.more_windows)} more windows would decide</span>` : ''}</div>`;
+function Comparison({ one }) {
+  const [kind, mark] = OUTCOMES[one.outcome] ?? ['', ''];
+  const range = one.ratio === null ? '' : ` ${number(one.ratio, 3)} times (${number(one.low, 3)} to ${number(one.high, 3)})`;
+  return html`<div>${one.replica}: <span class=${kind}>${mark} ${one.outcome}</span>${range}${one.more_windows ? html` <span class="muted">${number(one.more_windows)} more windows would decide</span>` : ''}</div>`;
 }
 
 export function Capture() {
@@ -35,14 +35,13 @@ export function Capture() {
   const { current, exchanges = [] } = found ?? {};
   const newest = [...exchanges].reverse();
   return html`<h2>Capture</h2><${Problem} text=${error || problem} />
-    ${current ? html`<p><span class="busy">◐ requests are captured</span> until ${clock(current.ends)}: ${current.only}${current.model && ` of ${current.model}`}
-        <button type="button" class="small" onClick=${() => send({ for_s: 0 })}>Stop</button></p>`
+    ${current ? html`<p><span class="busy">◐ requests are captured</span> until ${clock(current.ends)}: ${current.only}${current.model && ` of ${current.model}`} <button type="button" class="small" onClick=${() => send({ for_s: 0 })}>Stop</button></p>`
     : html`<form class="row" onSubmit=${(event) => { event.preventDefault(); send({ for_s: wanted.minutes * 60, model: wanted.model, only: wanted.only }); }}>
         <${Field} label="Minutes" value=${wanted.minutes} onInput=${set('minutes')} />
         <${Choice} label="Requests of" value=${wanted.model} options=${[['', 'all models'], ...models]} onChange=${set('model')} />
         <${Choice} label="Which" value=${wanted.only} options=${[['all', 'all'], ['errors', 'errors']]} onChange=${set('only')} />
         <button>Capture</button></form>
-      <p class="muted">What is captured has no keys, and is forgotten after an hour.</p>`}
+      <p class="muted">Without keys; forgotten after an hour.</p>`}
     ${exchanges.length > 0 && html`<${Rows} label="Captured requests" head=${['When', 'Request', 'Model', 'Key', 'Status', 'Took', 'Content']} keys=${newest.map((one) => one.id + one.at)} rows=${newest.map((one) => [html`<${Age} at=${one.at} />`,
         html`<code>${one.id}</code>`, one.model, one.key || '–', one.status, seconds(one.duration_s), html`<${Captured} id=${one.id} />`])} />`}`;
 }
@@ -75,6 +74,6 @@ export function Support() {
     }
     setBusy(false);
   };
-  return html`<div class="row"><button type="button" class="small" disabled=${busy} onClick=${make}>Download a support report</button>
-    <span class="muted" role="status">${busy && 'Collecting …'}</span></div><${Problem} text=${error} />`;
+  return html`<button type="button" class="small" disabled=${busy} onClick=${make}>Download a support report</button>
+    <span class="muted" role="status">${busy && 'Collecting …'}</span><${Problem} text=${error} />`;
 }

@@ -63,6 +63,8 @@ def tight(script: str) -> str:
         last, first = done[-1][-1:], text[0]
         if gap == "\n" and not (last in _OPEN or first in _CLOSED):
             done.append("\n")
+        elif last == ";" and text == "}":
+            done.pop()
         elif gap and (f"{last}{first}".isidentifier() or (last == first and first in "+-")):
             done.append(" ")
         done.append(text)

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Makes .browser: Playwright and axe, which judge the page at /ui/ in a real browser, for `make page-test`. The browser is
-# the system's Chromium; on a Debian it is installed if it is missing, by root. Does nothing when all of that is done.
+# Makes .browser: Playwright and axe, which judge the page at /ui/ in a real browser, for `make page-test`, and Pillow
+# for `make screenshots`. The browser is the system's Chromium; on a Debian it is installed if it is missing, by root.
+# Does nothing when all of that is done.
 set -euo pipefail
 
 cd "$(dirname "$0")/../../.."
 uv=etc/tools/setup/uv.sh
 browser=$PWD/.browser
 stamp=$browser/.installed
-packages=(playwright==1.65.2 axe-playwright-python==0.1.8 pytest pytest-timeout)
+packages=(playwright==1.65.2 axe-playwright-python==0.1.8 pillow==13.0.0 pytest pytest-timeout)
 
 if ! command -v chromium >/dev/null; then
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

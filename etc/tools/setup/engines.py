@@ -57,7 +57,10 @@ def has_gpu(device: Path = Path("/dev/nvidiactl")) -> bool:
 
 
 def install_vllm(home: Path, *, gpu: bool) -> None:
-    """Leaves a whole environment in <home>/vllm: at once when it is there already, else after some minutes."""
+    """Leaves a whole environment in <home>/vllm: at once when it is there already, else after some minutes. A link to
+    the home of another clone is that home.
+    """
+    home = home.resolve()
     target = home / "vllm"
     if is_installed(target, gpu=gpu):
         return

@@ -23,7 +23,7 @@ def test_a_module_comes_once_and_after_what_it_imports(tmp_path: Path) -> None:
     view += "export function C() {}\n"
     (tmp_path / "views/b.js").write_text(view)
     assert joined(tmp_path / "app.js").splitlines() == [
-        "(()=>{let _=1;let $=()=>_;async function*ee(){yield $;}",
+        "(()=>{let _=1;let $=()=>_;async function*ee(){yield $}",
         "function et(){}",
         "$(ee);",
         "})();",
@@ -45,6 +45,7 @@ def test_what_is_not_needed_is_left_out() -> None:
         ("x = `a ${ b ? `c  ${ {d: `}`}.d }  ` : '' } e`;", "x=`a ${b?`c  ${{d:`}`}.d}  `:''} e`;\n"),
         ("`\\`  $  ${ a }` + 1", "`\\`  $  ${a}`+1\n"),
         ("a = b / c / d; e.match(/ [/'] +/g); [/`/, / {2}/]", "a=b/c/d;e.match(/ [/'] +/g);[/`/,/ {2}/]\n"),
+        ("{ a = 1; }; `${ { b: 2 } };}`", "{a=1};`${{b:2}};}`\n"),
         ("return  a - -b + +c + d++ + e", "return a- -b+ +c+d++ +e\n"),
         ("if (a) {\nb\n} else if (c)\nd\n;(e)\nf\n.g", "if(a){b}else if(c)\nd;(e)\nf.g\n"),
     ],

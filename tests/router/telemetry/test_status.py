@@ -4,7 +4,7 @@ import pytest
 
 from berth.router.telemetry.quantiles import QUANTITIES, Latest
 from berth.router.telemetry.status import SILENT_S, STALE_S, Traffic, current, health, readiness, status
-from berth.state import FULL_BYTES, Canary, GpuState, Progress, ReplicaState, ReplicaStatus, State
+from berth.state import FULL_BYTES, AddedAdapter, Canary, GpuState, Progress, ReplicaState, ReplicaStatus, State
 from tests.fakes.router import make_plan, replica, replica_state
 
 PLAN = make_plan(
@@ -192,3 +192,17 @@ def test_what_serves_follows_the_order_of_a_migration() -> None:
     assert readiness(PLAN, STATUSES | ready, "chat", order)[1]["models"]["chat"]["serving"] == "chat-sglang"
     (before, *_) = status(PLAN, STATE, STATUSES | ready, now=101, traffic=Traffic())["models"]
     assert (before["serving"], before["canary"]) == ("chat-vllm", None)
+
+
+def test_adapters_that_were_added_are_listed_with_why_they_are_not_loaded() -> None:
+    plan = make_plan("/run/berth", [replica("chat-a", "http://127.0.0.1:1"), replica("embed-a", "http://127.0.0.1:1")])
+    failed = replica_state("chat-a", ReplicaStatus.READY, adapter_errors={"tone": "its rank is 64"})
+    states = (failed, replica_state("embed-a", ReplicaStatus.READY))
+    added = (AddedAdapter(name="tone", model="chat"), AddedAdapter(name="law", model="gone"))
+    state = State(sequence=1, published_at=0.0, control_pid=1, replicas=states, adapters=added)
+
+    document = status(plan, state, {one.name: one for one in states}, now=0.0, traffic=Traffic())
+
+    chat, embed = document["models"]
+    assert chat["adapters"] == [{"name": "tone", "source": "", "rank": None, "added": True}]
+    assert (embed["adapters"], chat["replicas"][0]["adapter_errors"]) == ([], {"tone": "its rank is 64"})

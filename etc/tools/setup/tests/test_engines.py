@@ -132,6 +132,15 @@ def test_remakes_a_moved_environment(tools: Tools, tmp_path: Path) -> None:
     assert not is_installed(tmp_path / "moved/vllm", gpu=False)
 
 
+def test_a_link_to_a_home_is_that_home(tools: Tools, tmp_path: Path) -> None:
+    install_vllm(tmp_path / "home", gpu=False)
+    count = len(tools.calls())
+    (tmp_path / "link").symlink_to("home")
+    install_vllm(tmp_path / "link", gpu=False)
+    assert len(tools.calls()) == count
+    assert is_installed(tmp_path / "home/vllm", gpu=False)
+
+
 def test_concurrent_setup_waits_and_does_nothing(tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_vllm(tmp_path / "home", gpu=False)
     says_that_it_waits = threading.Event()
