@@ -19,7 +19,7 @@ from berth.boot.planner.requirements import check_requirements
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
 from berth.boot.planner.revisions import in_promoted_order, notes, ordered, planned
 from berth.boot.planner.variants import allocate_variants
-from berth.boot.planner.warnings import plan_warnings
+from berth.boot.planner.warnings import plan_warnings, span_warnings
 from berth.boot.preflight import Level, require
 from berth.engines.base import Engine
 from berth.engines.registry import ENGINES
@@ -79,6 +79,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
             *(() if settings.api_keys else (OPEN_ACCESS[settings.open_to],)),
             *notes(revisions, host.history),
             *plan_warnings(models, allocations, replicas, found, host),
+            *span_warnings(settings, replicas, engines),
             *others,
             *map(str, noted),
         ),
