@@ -106,6 +106,7 @@ def _without_models(settings: Settings, host: HostInfo) -> Plan:
         cors_origins=settings.cors_origins,
         affinity=settings.affinity,
         open_access=not settings.api_keys,
+        metrics_key_labels=settings.metrics_key_labels,
         open_to=settings.open_to,
         trusted_proxies=settings.trusted_proxies,
         keys_file=settings.keys_file,
