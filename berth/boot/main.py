@@ -21,14 +21,14 @@ from berth.boot.planner.build import make_keys, make_plan
 from berth.boot.planner.inputs import inspect_host
 from berth.boot.preflight import Level
 from berth.engines.environment import HUB_TOKENS
-from berth.errors import MachineError
+from berth.errors import ControlError, MachineError
 from berth.host import tls
 from berth.host.disk import writing
 from berth.ipc import heartbeats, journal, key_counters, reserved_file, shadow_counts, traffic
 from berth.ipc.operations import COUNTS_BYTES, HISTORY, OPERATION_BYTES
 from berth.log import log
-from berth.plan import Keys, Plan, RunPaths
-from berth.records import audit, revisions
+from berth.plan import Keys, Plan, RunPaths, read_plan
+from berth.records import audit, revisions, usage
 from berth.records.usage import NOTE_BYTES
 from berth.state import most_bytes as state_bytes
 
@@ -62,6 +62,8 @@ def boot(environ: Mapping[str, str]) -> NoReturn:
         Path(paths.data_dir).mkdir(parents=True, exist_ok=True)
     with writing("BERTH_RUN_DIR", paths.run_dir):
         lock = take_lock(paths)
+        end_leftovers(paths)
+        keep_usage(paths)
         remove_leftovers(paths)
     with writing("BERTH_DATA", paths.data_dir):
         revisions.make_key(paths.data_dir)
@@ -104,8 +106,8 @@ def _already_running(paths: RunPaths, record: processes.ProcessRecord | None) ->
     )
 
 
-def remove_leftovers(paths: RunPaths) -> None:
-    """Terminates the processes of a previous run in this run directory, and removes its files."""
+def end_leftovers(paths: RunPaths) -> None:
+    """Terminates the processes of a previous run in this run directory."""
     left = processes.appliance_leftovers(paths)
     if left:
         log.warning("terminating leftover processes", pids=" ".join(map(str, left)))
@@ -115,6 +117,20 @@ def remove_leftovers(paths: RunPaths) -> None:
             f"processes {', '.join(map(str, survivors))} of a previous run in {paths.run_dir!r} survived SIGKILL; "
             "check dmesg for GPU driver or disk errors, or reboot"
         )
+
+
+def keep_usage(paths: RunPaths) -> None:
+    """Writes down what the previous run had not: it was killed, or its control was when it stopped."""
+    if not paths.key_counters.exists():
+        return
+    try:
+        usage.write_rest(read_plan(paths.run_dir))
+    except (ControlError, OSError, ValueError) as error:
+        log.warning("usage of the previous run not written", reason=str(error))
+
+
+def remove_leftovers(paths: RunPaths) -> None:
+    """The files of a previous run."""
     stale = [paths.state, paths.scoreboard, paths.key_counters, paths.usage_notes, paths.heartbeats]
     stale += [paths.shadow_counts, paths.supervisord_pid]
     stale += Path(paths.run_dir).glob("*.sock")

@@ -1,6 +1,7 @@
 """The programs, and reports about configuration and machine that start none."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -23,9 +24,14 @@ def run_program(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
             return exec_replica(options.run_dir, options.replica)
         case "control":
-            from berth.control.main import serve as control
+            # Until it has handlers: its imports take long, and ended there it would leave usage that is not written.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            try:
+                from berth.control.main import serve as control
 
-            return control(options.run_dir)
+                return control(options.run_dir)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         case "tracer":
             from berth.tracer.main import serve as tracer
 

@@ -39,6 +39,7 @@ async def _run(plan: Plan, keys: Keys, parent: int, timing: Timing | None) -> No
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, controller.stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     follow_supervisor(plan.paths)  # after the handlers: the signal may follow immediately
     log.info("control started", replicas=len(plan.replicas))
     await controller.run()

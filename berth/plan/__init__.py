@@ -310,6 +310,7 @@ class Plan:
     cors_origins: tuple[str, ...] = (LOCAL_ORIGINS,)  # of web pages that may use Berth; "*": all
     affinity: bool = True  # a conversation stays with one of the replicas that serve its model
     open_access: bool  # no BERTH_API_KEYS: clients need none
+    metrics_key_labels: bool = True  # /metrics has the names of keys; False: their numbers
     open_to: OpenTo = OpenTo.PRIVATE  # with open access
     keys_file: str = ""  # BERTH_API_KEYS_FILE, which is read again when it changes
     trusted_proxies: tuple[str, ...] = ()  # networks of reverse proxies whose word on a client's address counts

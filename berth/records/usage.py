@@ -8,6 +8,8 @@ counts. What is no line, because the machine lost power in the middle of it, is 
 """
 
 import json
+import os
+import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,6 +147,46 @@ def with_written(plan: Plan, notes: Notes, now: float) -> Notes:
                 pair = (line.key, line.model)
                 uses[pair], number = uses.get(pair, Use()) + line.use, max(number, line.n)
     return Notes(number=number, uses=[(*pair, use) for pair, use in uses.items()])
+
+
+def write(plan: Plan, notes: Notes, rows: "Sequence[memoryview[float]]", now: float) -> Notes:
+    """Writes down what is not in `notes`, and returns and keeps those that have it. OSError or ControlError when that
+    fails: then nothing has changed, and the next time has it all.
+    """
+    before, total = notes.totals(), counted(plan, read_keys(plan.paths.run_dir), rows)
+    changed = differences(total, before)
+    if not changed:
+        return notes
+    number, moment = notes.number + 1, int(now) - 1  # the minute that has just ended
+    boot = boot_of(plan)
+    data = b"".join(line_of(moment, boot, number, pair, use) for pair, use in changed.items())
+    append(path(plan, month_of(moment)), data)
+    notes = Notes(number=number, uses=[(*pair, use) for pair, use in (before | total).items()])
+    reserved_file.write(plan.paths.usage_notes, msgspec.json.encode(notes))
+    return notes
+
+
+def write_rest(plan: Plan) -> None:
+    """What an appliance that was killed had not written down, from its run directory. OSError or ControlError."""
+    now, rows = time.time(), key_counters.rows(plan.paths.key_counters, Shape.of(plan))
+    write(plan, with_written(plan, read_notes(plan), now), rows, now)
+
+
+def append(file: Path, data: bytes) -> None:
+    """In one piece, and on the disk when it returns. A line that was broken off before stays alone. OSError when it
+    cannot be written as a whole.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        if os.write(descriptor, data) != len(data):
+            raise OSError(f"{file}: only a part was written")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def counted(plan: Plan, keys: Keys, rows: "Sequence[memoryview[float]]") -> dict[Pair, Use]:

@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count, cycle
@@ -35,6 +36,7 @@ from tests.e2e.appliance import ROOT, Appliance, sim_models
 AT_A_TIME = 8
 DIALECTS = ("vllm", "sglang")
 LONG = 400  # tokens
+KNOWN_S = 3.0  # after which every worker knows a new State
 KILLS = ("engine", "worker", "control")
 Sums = dict[str, tuple[int, int]]  # prompt and response tokens, by the client's name
 _LOST = (openai.APIConnectionError, anthropic.APIConnectionError, ConnectionError)
@@ -196,7 +198,10 @@ class Told:
         self._free.set()
 
     def _all_ready(self) -> bool:
-        return {one.status for one in self._berth.state().replicas} == {ReplicaStatus.READY}
+        """And every worker knows."""
+        state = self._berth.state()
+        ready = [one for one in state.replicas if one.status is ReplicaStatus.READY]
+        return len(ready) == len(state.replicas) and all(time.time() - one.since > KNOWN_S for one in ready)
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():  # noqa: ASYNC110 - nothing announces it

@@ -21,9 +21,10 @@ from berth.errors import MachineError, UnwritableError
 from berth.ipc import reserved_file
 from berth.plan import Keys, Launch, Plan, RunPaths
 from berth.processes import APPLIANCE_MARKER, ProcessRecord, replica_record
-from berth.records import audit
+from berth.records import audit, usage
 from tests.fakes.api_keys import api_keys
 from tests.fakes.plans import make_plan, make_replica
+from tests.records.test_usage import plan_in, use
 
 # Boots with argv[1] as the interpreter of control and the router.
 BOOT = """
@@ -252,7 +253,7 @@ def test_names_processes_that_survive(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(processes, "sweep", sweep)
     with pytest.raises(MachineError, match="processes 41, 42 of a previous run"):
-        main.remove_leftovers(RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path)))
+        main.end_leftovers(RunPaths(run_dir=str(tmp_path), data_dir=str(tmp_path)))
 
 
 def test_live_record_counts_without_a_lock(tmp_path: Path) -> None:
@@ -356,3 +357,16 @@ def test_a_boot_is_in_the_audit_with_names_and_no_values(tmp_path: Path, caplog:
     audit.path(str(tmp_path)).mkdir()
     main.record_boot(plan, {})
     assert caplog.messages[-1] == "audit not written"
+
+
+def test_usage_of_a_run_that_was_killed_is_written_down(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plan = plan_in(tmp_path)
+    main.keep_usage(plan.paths)  # there was no run
+    use(plan, 0, 0, 5, 7)
+    main.keep_usage(plan.paths)
+    assert [record.message for record in caplog.records] == ["usage of the previous run not written"]
+    processes.replace_file(plan.paths.plan, plan.to_json())
+    processes.replace_file(plan.paths.keys, Keys().to_json())
+    main.keep_usage(plan.paths)
+    (file,) = Path(plan.paths.data_dir, "berth", "usage").iterdir()
+    assert [(one.key, one.prompt) for one in usage.lines(file)] == [("anonymous", 5)]

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator
+from itertools import count
 
+import httpx
 import psutil
 import pytest
 
@@ -63,6 +65,36 @@ def test_request_is_a_tree_under_the_clients_span(berth: Appliance, collector: C
         assert [name for name in environ if name.startswith("OTEL_")] == []
 
 
+def test_fallback_is_one_tree(berth: Appliance, collector: Collector) -> None:
+    """One of the engines resets every connection before it responds: sooner or later it is the first choice."""
+    broken = berth.plan().replicas[0]
+    fault = {"reset-before": True}
+    httpx.post(f"{broken.url}/sim/faults", json=fault, trust_env=False).raise_for_status()
+    try:
+        for number in count(0x300):
+            trace_id = f"{number:032x}"
+            body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+            answer = berth.http.post("/v1/chat/completions", json=body, headers=headers(trace_id))
+            assert answer.status_code == 200
+            if answer.headers["x-berth-attempts"] == "2":
+                break
+    finally:
+        httpx.delete(f"{broken.url}/sim/faults", trust_env=False).raise_for_status()
+
+    (server,), attempts = by_kind(spans(collector, trace_id, 3))
+
+    assert {span.parent_id for span in attempts} == {server.span_id}
+    assert [span.attributes["berth.fallback"] for span in attempts] == [False, True]
+    assert [span.failed for span in (server, *attempts)] == [False, True, False]
+    assert attempts[0].attributes["berth.replica"] == broken.name
+
+
+def by_kind(found: list[Span]) -> tuple[list[Span], list[Span]]:
+    """That of the request, and those of its attempts in order."""
+    attempts = sorted((span for span in found if span.kind == CLIENT), key=lambda span: span.start)
+    return [span for span in found if span.kind == SERVER], attempts
+
+
 def test_continued_stream_is_one_tree(berth: Appliance, collector: Collector) -> None:
     trace_id = "2" * 32
     body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
@@ -76,10 +108,8 @@ def test_continued_stream_is_one_tree(berth: Appliance, collector: Collector) ->
         ending = [json.loads(line[6:]) for line in lines if line.startswith("data: {")][-1]
     assert ending["choices"][0]["finish_reason"] == "stop"
 
-    found = spans(collector, trace_id, 3)
+    (server,), attempts = by_kind(spans(collector, trace_id, 3))
 
-    (server,) = [span for span in found if span.kind == SERVER]
-    attempts = sorted((span for span in found if span.kind == CLIENT), key=lambda span: span.start)
     assert {span.parent_id for span in attempts} == {server.span_id}
     assert [span.attributes["berth.continuation"] for span in attempts] == [False, True]
     assert [span.failed for span in attempts] == [True, False]

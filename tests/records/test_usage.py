@@ -130,3 +130,20 @@ def test_what_is_written_but_not_noted_counts_once(tmp_path: Path) -> None:
     (row,) = usage.summary(usage.current(plan, usage.month_of(NOW), now=NOW), "key")
 
     assert (row["requests"], row["prompt"], row["completion"]) == (1, 10, 5)
+
+
+def test_what_a_killed_appliance_had_not_written_is_written_once(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path)
+    replace_file(plan.paths.keys, Keys(api_keys=(ApiKey(name="alice", slot=1),)).to_json())
+    use(plan, 1, 0, 5, 7)
+    for _ in range(2):
+        usage.write_rest(plan)
+    use(plan, 1, 0, 50, 70)
+    plan.paths.usage_notes.unlink()  # it was killed between the line and its note
+    usage.write_rest(plan)
+
+    (file,) = Path(plan.paths.data_dir, "berth", "usage").iterdir()
+    assert [(one.n, one.key, one.prompt, one.out) for one in usage.lines(file)] == [
+        (1, "alice", 5, 7),
+        (2, "alice", 50, 70),
+    ]

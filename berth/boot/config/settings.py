@@ -67,6 +67,7 @@ class Settings:
     log_format: Literal["text", "json"] = "text"
     log_level: str = "info"
     request_log: bool = False
+    metrics_key_labels: bool = True
     max_body_bytes: int = 32 * 2**20
     first_token_timeout_s: float = 300.0
     token_timeout_s: float = 60.0

@@ -409,6 +409,16 @@ VARIABLES: tuple[EnvVar, ...] = (
         example="1",
         description=("Log one line per request: API, engine, attempts, tokens and times, but no content."),
     ),
+    _LOG(
+        name="BERTH_METRICS_KEY_LABELS",
+        field="metrics_key_labels",
+        parse=parsers.boolean,
+        default="1",
+        allowed="1, 0, true, false, yes, no, on, off",
+        example="0",
+        description="Whether /metrics, which needs no key, has the names of keys. 0: numbers take their place, which "
+        "say nothing about people.",
+    ),
     _TRACE(
         name="OTEL_EXPORTER_OTLP_ENDPOINT",
         field="otel_endpoint",

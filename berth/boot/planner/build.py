@@ -20,7 +20,7 @@ from berth.boot.planner.requirements import check_requirements
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
 from berth.boot.planner.revisions import as_promoted, notes, planned, revised
 from berth.boot.planner.variants import allocate_variants
-from berth.boot.planner.warnings import plan_warnings
+from berth.boot.planner.warnings import plan_warnings, span_warnings
 from berth.boot.preflight import Level, require
 from berth.engines.base import Engine
 from berth.engines.registry import ENGINES
@@ -80,6 +80,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
             *(() if settings.api_keys else (OPEN_ACCESS[settings.open_to],)),
             *notes(revisions, host.history),
             *plan_warnings(models, allocations, replicas, found, host),
+            *span_warnings(settings, replicas, engines),
             *others,
             *map(str, noted),
         ),
@@ -106,6 +107,7 @@ def _without_models(settings: Settings, host: HostInfo) -> Plan:
         cors_origins=settings.cors_origins,
         affinity=settings.affinity,
         open_access=not settings.api_keys,
+        metrics_key_labels=settings.metrics_key_labels,
         open_to=settings.open_to,
         trusted_proxies=settings.trusted_proxies,
         keys_file=settings.keys_file,

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from berth.boot.config.otel import tracing
+from berth.boot.config.settings import Settings
 from berth.boot.planner.attached_replica import attached_warnings
 from berth.boot.planner.fit.gpu_request import UNKNOWN_CONTEXT, Allocation, Entry
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.remote_code import code_warnings
 from berth.boot.planner.resolve import UNMANAGED, ResolvedModel
 from berth.dialects.attached.detection import Discovery
+from berth.engines.base import Engine
+from berth.engines.cli_arguments import option
 from berth.host.gpus import INSTANCES
 from berth.plan import DriverState, EngineName, Replica
 from berth.units import size
@@ -97,4 +101,21 @@ def key_warnings(replicas: Sequence[Replica]) -> list[str]:
         f"{replica.name}: with these args its engine takes no key: any process inside the container can use it"
         for replica in replicas
         if replica.launch and not replica.launch.takes_key and replica.engine is not EngineName.TRTLLM
+    ]
+
+
+def span_warnings(settings: Settings, replicas: Sequence[Replica], engines: Mapping[EngineName, Engine]) -> list[str]:
+    """Engines whose part of a trace is missing. Those with an endpoint of the user's are the user's."""
+    if tracing(settings) is None:
+        return []
+    silent = [
+        one.engine
+        for one in replicas
+        if one.launch and not one.launch.takes_otel and (flags := engines[one.engine].traces_flags)
+        if option(one.launch.argv, *flags) is None
+    ]
+    return [
+        f"{engine} sends no spans of its own: install opentelemetry-sdk and opentelemetry-exporter-otlp in "
+        f"{settings.engine_home}/{engine}"
+        for engine in dict.fromkeys(silent)
     ]

@@ -4,20 +4,16 @@ Nothing that serves depends on it: with a full disk it is counted on in memory, 
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from berth.control.ledger.compaction import AFTER_S, compact
 from berth.control.ledger.key_watch import write_keys
 from berth.errors import ControlError
-from berth.ipc import key_counters, reserved_file
+from berth.ipc import key_counters
 from berth.ipc.key_counters import Shape
 from berth.log import log
 from berth.plan import ApiKey, Plan, read_keys
@@ -71,19 +67,9 @@ class UsageWriter:
         plan = self._plan
         if self._notes is None:
             self._notes = usage.with_written(plan, usage.read_notes(plan), self._wall())
-        before = self._notes.totals()
         if not self._rows:
             self._rows = key_counters.rows(plan.paths.key_counters, Shape.of(plan))
-        now = usage.counted(plan, read_keys(plan.paths.run_dir), self._rows)
-        changed = usage.differences(now, before)
-        if not changed:
-            return
-        number, moment = self._notes.number + 1, int(self._wall()) - 1  # the minute that has just ended
-        boot = usage.boot_of(plan)
-        data = b"".join(usage.line_of(moment, boot, number, pair, use) for pair, use in changed.items())
-        append(usage.path(plan, usage.month_of(moment)), data)
-        self._notes = Notes(number=number, uses=[(*pair, use) for pair, use in (before | now).items()])
-        reserved_file.write(plan.paths.usage_notes, msgspec.json.encode(self._notes))
+        self._notes = usage.write(plan, self._notes, self._rows, self._wall())
 
     async def compact(self) -> None:
         """The months that have been over for a while. Never raises: it is tried again the next day."""
@@ -138,20 +124,3 @@ class UsageWriter:
 
 def has_budget(key: ApiKey) -> bool:
     return bool(key.tokens_per_day or key.tokens_per_month)
-
-
-def append(file: Path, data: bytes) -> None:
-    """In one piece, and on the disk when it returns. A line that was broken off before stays alone. OSError when it
-    cannot be written as a whole.
-    """
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            data = b"\n" + data
-        if os.write(descriptor, data) != len(data):
-            raise OSError(f"{file}: only a part was written")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

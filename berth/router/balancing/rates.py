@@ -8,8 +8,6 @@ Each worker adds what it takes to its own row. What overflows while a bucket is 
 worker that looks: it raises the number in its own row, and the largest of the rows counts.
 """
 
-from collections.abc import Sequence
-
 from berth.router.telemetry.key_board import KeyBoard
 
 
@@ -22,11 +20,11 @@ class Bucket:
         self._board = board
         self._at = at
 
-    def level(self, now: float, burst_s: float, rows: "Sequence[memoryview[float]]" = ()) -> float:
-        """What may be taken at once; below 0 it is owed. `rows`: those of the board that are used, where known."""
+    def level(self, now: float, burst_s: float) -> float:
+        """What may be taken at once; below 0 it is owed."""
         at, lost_at = self._at, self._at + 1
         taken = lost = 0.0
-        for row in rows or self._board.used:
+        for row in self._board.used:
             taken += row[at]
             if (lost_here := row[lost_at]) > lost:  # max() would be a call for each row
                 lost = lost_here
@@ -40,18 +38,27 @@ class Bucket:
         """Takes that much, and returns the time to wait for it, and the level after it. If that would be more than
         `longest_s`, nothing is taken. More than the whole bucket is given when it is full: the rest is owed.
         """
-        board, rows = self._board, self._board.used
-        level = self.level(now, burst_s, rows) - seconds  # what has overflowed cannot be taken
-        board.row[self._at] += seconds
+        board, at, rows = self._board, self._at, self._board.used
+        taken = lost = 0.0
+        for row in rows:  # as in `level`, which would be a call
+            taken += row[at]
+            if (lost_here := row[at + 1]) > lost:
+                lost = lost_here
+        level = burst_s + now - taken - lost
+        if level > burst_s:  # what has overflowed cannot be taken
+            board.row[at + 1] = lost + level - burst_s
+            level = burst_s
+        level -= seconds
+        board.row[at] += seconds
         # Far from the limit it does not matter what others take at this moment: if each of k workers leaves this much,
         # together they take no more than there is.
         if level < burst_s - burst_s / len(rows):
             with board.fence:
                 pass
-            level = self.level(now, burst_s, board.used)
+            level = self.level(now, burst_s)
         wait_s = (min(burst_s, seconds)) - (level + seconds)
         if wait_s > longest_s:
-            board.row[self._at] -= seconds
+            board.row[at] -= seconds
             return wait_s, level + seconds
         return max(0.0, wait_s), level
 

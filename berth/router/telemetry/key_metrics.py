@@ -1,4 +1,6 @@
-"""Metrics of clients by the names of their keys. What never happened is left out: most clients use few models."""
+"""Metrics of clients by the names of their keys, or by numbers (BERTH_METRICS_KEY_LABELS). What never happened is left
+out: most clients use few models.
+"""
 
 from collections.abc import Iterator
 
@@ -26,7 +28,9 @@ _KINDS = (("prompt", PROMPT), ("cached", CACHED), ("completion", COMPLETION))
 
 
 def key_metrics(plan: Plan, keys: Keys, board: KeyBoard) -> Iterator[Metric]:
-    names = {key.slot: key.name for key in (OPEN, *keys.api_keys)} | {slot: name for name, slot in keys.retired.items()}
+    slots = {**keys.retired, **{key.name: key.slot for key in keys.api_keys}}
+    names = {slot: _label(name, slot, named=plan.metrics_key_labels) for name, slot in slots.items()}
+    names[OPEN.slot] = OPEN.name
     by_model = ("key", "model")
     requests = CounterMetricFamily("berth_key_requests", "Requests of a key.", labels=(*by_model, "status"))
     tokens = CounterMetricFamily("berth_key_tokens", "Tokens of a key's requests.", labels=(*by_model, "kind"))
@@ -49,14 +53,18 @@ def key_metrics(plan: Plan, keys: Keys, board: KeyBoard) -> Iterator[Metric]:
             for kind, place in _KINDS:
                 if count := board.total(use + place):
                     tokens.add_metric((name, route.name, kind), count)
-    yield from (requests, tokens, limited, waits, running, budget_metric(keys, board))
+    yield from (requests, tokens, limited, waits, running, budget_metric(keys, board, named=plan.metrics_key_labels))
 
 
-def budget_metric(keys: Keys, board: KeyBoard) -> Metric:
+def budget_metric(keys: Keys, board: KeyBoard, *, named: bool = True) -> Metric:
     text = "Share of a budget of tokens that is used."
     metric = GaugeMetricFamily("berth_key_budget_used_ratio", text, labels=("key", "period"))
     for key in keys.api_keys:
         used = board.total(key.slot * KEY_WIDTH + CHARGED)
         for limit, since, period in key.budgets:
-            metric.add_metric((key.name, period), max(used - since, 0.0) / limit)
+            metric.add_metric((_label(key.name, key.slot, named=named), period), max(used - since, 0.0) / limit)
     return metric
+
+
+def _label(name: str, slot: int, *, named: bool) -> str:
+    return name if named else str(slot)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from etc.tools.figures import report
+from etc.tools.figures import cost, report
 from etc.tools.figures.budget import excesses, measured
 from etc.tools.figures.census import is_within, take
 from etc.tools.figures.helpers import one_use_helpers
@@ -42,6 +42,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--helpers", metavar="PATH", help="list the one-use private helpers of a folder or file")
     one.add_argument("--walk", choices=WALKS, metavar="NAME", help="list the functions of a walk in order")
+    one.add_argument("--cost", action="store_true", help="only the CPU time of limits, usage, traces and the journal")
     one.add_argument("--budget", action="store_true", help="also end with 1 when a figure is over its budget")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, walks step by step")
     return parser.parse_args(words)
@@ -51,6 +52,9 @@ def main(words: Sequence[str] | None = None) -> int:
     options = parse(words)
     if options.helpers:
         print(_helpers(options.helpers))
+        return 0
+    if options.cost:
+        print(cost.text(cost.costs()))
         return 0
     if options.walk:
         print(report.walk(walks_of([WALKS[options.walk][0]])[options.walk]))

@@ -65,6 +65,7 @@ def test_variables_of_a_group_stand_together() -> None:
         ("BERTH_QUEUE_SIZE", "0", 0),
         ("BERTH_AFFINITY", "off", False),
         ("BERTH_REQUEST_LOG", "1", True),
+        ("BERTH_METRICS_KEY_LABELS", "0", False),
     ],
 )
 def test_reads_values(name: str, text: str, value: Any) -> None:

@@ -370,6 +370,8 @@ def test_engines_with_spans_of_their_own_send_them_too(
     flag = "--otlp-traces-endpoint"
     assert [argv[argv.index(flag) + 1] if flag in argv else None for argv in argvs] == endpoints
     assert all(argv.count(flag) <= 1 for argv in argvs)
+    silent = [one for one in plan.warnings if "sends no spans of its own" in one]
+    assert [one.partition(" ")[0] for one in silent] == ([] if can_trace else ["vllm", "sglang"])
     assert plan.tracing is not None
     assert make_keys(settings, plan, {"OTEL_X": "y"}).otel == {"OTEL_X": "y", "OTEL_SERVICE_NAME": "berth"}
 

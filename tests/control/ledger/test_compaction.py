@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from berth.control.ledger import compaction
 from berth.control.ledger.compaction import HOURS, by_hour, compact
 from berth.control.ledger.key_watch import write_keys
-from berth.control.ledger.usage_writer import UsageWriter, append
+from berth.control.ledger.usage_writer import UsageWriter
 from berth.ipc import key_counters
 from berth.ipc.key_counters import Shape, Use
 from berth.plan import Keys
@@ -67,7 +67,7 @@ def test_every_view_is_the_same_after_it(lines: list[bytes], zone: str) -> None:
 
 def month(folder: Path, name: str = "2026-10", lines: int = 300) -> Path:
     file = folder / f"{name}.jsonl"
-    append(file, b"".join(line(number, moment=OCTOBER + 20 * number, prompt=number) for number in range(lines)))
+    usage.append(file, b"".join(line(number, moment=OCTOBER + 20 * number, prompt=number) for number in range(lines)))
     return file
 
 
@@ -84,7 +84,7 @@ def test_months_that_are_over_are_rewritten_once(tmp_path: Path) -> None:
     assert len(october.read_bytes()) < 10 * 130  # 100 minutes of one client
     assert october.stat().st_mode & 0o777 == 0o600
     assert (november.read_bytes(), other.read_bytes()) == (whole, b"x")
-    append(october, line(1, moment=OCTOBER, prompt=7))  # the clock was wrong
+    usage.append(october, line(1, moment=OCTOBER, prompt=7))  # the clock was wrong
     views = shown(october.read_bytes())
     assert compact(tmp_path, "2026-11", "a") == ["2026-10"]
     assert shown(october.read_bytes()) == views
@@ -92,7 +92,7 @@ def test_months_that_are_over_are_rewritten_once(tmp_path: Path) -> None:
 
 def test_what_a_newer_berth_wrote_is_left_alone(tmp_path: Path) -> None:
     october = month(tmp_path)
-    append(october, line(999).replace(b'"t"', b'"v":2,"t"') + b"torn")
+    usage.append(october, line(999).replace(b'"t"', b'"v":2,"t"') + b"torn")
     data = october.read_bytes()
     assert compact(tmp_path, "2026-11", "a") == []
     assert october.read_bytes() == data
@@ -144,7 +144,7 @@ def test_a_file_that_grows_meanwhile_is_left_for_the_next_time(tmp_path: Path, m
     real = by_hour
 
     def late(lines: Any) -> bytes:
-        append(october, line(999, moment=OCTOBER, prompt=7))
+        usage.append(october, line(999, moment=OCTOBER, prompt=7))
         return real(lines)
 
     with monkeypatch.context() as patched:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from berth.control.ledger.key_watch import write_keys
-from berth.control.ledger.usage_writer import UsageWriter, append
+from berth.control.ledger.usage_writer import UsageWriter
 from berth.ipc import key_counters
 from berth.ipc.key_counters import CHARGED, KEY_WIDTH, Shape
 from berth.plan import ApiKey, Keys, Plan, read_keys
@@ -86,9 +86,9 @@ async def test_a_full_disk_is_one_warning_and_loses_nothing(plan: Plan, caplog: 
 
 def test_a_torn_line_stays_alone(tmp_path: Path) -> None:
     file = tmp_path / "folder/usage.jsonl"
-    append(file, b'{"torn')
-    append(file, b"whole\n")
-    append(file, b"another\n")
+    usage.append(file, b'{"torn')
+    usage.append(file, b"whole\n")
+    usage.append(file, b"another\n")
 
     assert file.read_bytes() == b'{"torn\nwhole\nanother\n'
 
@@ -100,7 +100,7 @@ async def test_budgets_count_from_midnight_also_after_a_restart(plan: Plan) -> N
     boot = usage.boot_of(earlier)
     before = usage.line_of(int(NOW + 60), boot, 1, ("alice", "m"), key_counters.Use(prompt=30))
     today = usage.line_of(int(moment[0] - 60), boot, 2, ("alice", "m"), key_counters.Use(prompt=8))
-    append(usage.path(plan, usage.month_of(NOW + 60)), before + today)
+    usage.append(usage.path(plan, usage.month_of(NOW + 60)), before + today)
     row = key_counters.rows(plan.paths.key_counters, Shape.of(plan))[0]
     use(plan, 1, 0, 10, 5)
     row[KEY_WIDTH + CHARGED] = 15
@@ -121,7 +121,7 @@ async def test_budgets_count_from_midnight_also_after_a_restart(plan: Plan) -> N
 
 async def test_budgets_are_published_at_the_start_and_when_keys_change(plan: Plan) -> None:
     line = usage.line_of(int(NOW + 60), "earlier", 1, ("alice", "m"), key_counters.Use(prompt=30))
-    append(file_of(plan), line)
+    usage.append(file_of(plan), line)
     writer = UsageWriter(plan, lambda: NOW + 90)
     running = asyncio.create_task(writer.run())
     async with asyncio.timeout(10):

@@ -80,7 +80,7 @@ def key(**fields: Any) -> ApiKey:
     return ApiKey(**{"name": "alice", "slot": 1, **fields})
 
 
-MOST_CALLS = {"none": 8, "all": 24}  # functions of Berth, for a request from its beginning to its end
+MOST_CALLS = {"none": 8, "all": 22}  # functions of Berth, for a request from its beginning to its end
 
 
 @pytest.mark.parametrize("limits", MOST_CALLS)

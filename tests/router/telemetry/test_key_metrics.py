@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import CollectorRegistry
@@ -14,7 +15,8 @@ from tests.fakes.key_board import key_board
 from tests.fakes.router import make_plan, replica
 
 
-def test_metrics_have_the_names_of_the_keys(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("named", "alice", "bob"), [(True, "alice", "bob"), (False, "1", "2")])
+def test_metrics_have_the_names_of_the_keys(tmp_path: Path, *, named: bool, alice: str, bob: str) -> None:
     plan = make_plan(str(tmp_path), [replica("m-a", "http://127.0.0.1:1"), replica("n-a", "http://127.0.0.1:1")])
     Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
     board = Scoreboard(plan.paths.scoreboard, layout(plan))
@@ -28,7 +30,7 @@ def test_metrics_have_the_names_of_the_keys(tmp_path: Path) -> None:
     known = Keys(api_keys=(ApiKey(name="alice", slot=1, tokens_per_day=200, day_from=50.0),), retired={"bob": 2})
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot(tuple(key_metrics(replace(plan), known, keys))))
+    registry.register(_Snapshot(tuple(key_metrics(replace(plan, metrics_key_labels=named), known, keys))))
     found = {
         (sample.name.removeprefix("berth_key_"), *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(generate_latest(registry).decode())
@@ -37,13 +39,13 @@ def test_metrics_have_the_names_of_the_keys(tmp_path: Path) -> None:
 
     assert {name: value for name, value in found.items() if value} == {
         ("requests_total", "anonymous", "m", "2xx"): 2,
-        ("requests_total", "alice", "n", "429"): 3,
-        ("requests_total", "bob", "m", "2xx"): 1,
-        ("tokens_total", "alice", "prompt", "n"): 70,
-        ("limited_total", "alice", "day"): 1,
-        ("queue_wait_seconds_count", "alice"): 1,
-        ("queue_wait_seconds_sum", "alice"): 0.5,
-        ("requests_in_flight", "alice"): 4,
-        ("budget_used_ratio", "alice", "day"): 0.5,
+        ("requests_total", alice, "n", "429"): 3,
+        ("requests_total", bob, "m", "2xx"): 1,
+        ("tokens_total", alice, "prompt", "n"): 70,
+        ("limited_total", alice, "day"): 1,
+        ("queue_wait_seconds_count", alice): 1,
+        ("queue_wait_seconds_sum", alice): 0.5,
+        ("requests_in_flight", alice): 4,
+        ("budget_used_ratio", alice, "day"): 0.5,
     }
     board.close()
