@@ -8,14 +8,14 @@ const OUTCOMES = { faster: ['good', '●'], slower: ['bad', '▲'], tie: ['', '=
 const PERIOD2_MS = 5000;
 
 export function Benches() {
-  const [found, error] = useAsked('/admin/benches', 6 * PERIOD2_MS);
+  const [found, error] = useAsked('/admin/bench', 6 * PERIOD2_MS);
   return html`<h2>Benchmarks</h2><${Problem} text=${error} />
-    ${found && (found.benches.length ? html`<${Rows} label="Benchmarks" head=${['When', 'Model', 'Engines', 'Goodput, with 95 % interval', 'Report']} rows=${found.benches.map((one) => [html`<${Age} at=${one.created} />`, html`${one.model} <span class="muted">workload ${one.workload}${one.quick ? ', quick' : ''}</span>`,
+    ${found && (found.results.length ? html`<${Rows} label="Benchmarks" head=${['When', 'Model', 'Engines', 'Goodput, with 95 % interval', 'Report']} rows=${found.results.map((one) => [html`<${Age} at=${one.created} />`, html`${one.model} <span class="muted">workload ${one.workload}${one.quick ? ', quick' : ''}</span>`,
         one.engines.map((engine) => html`<div>${engine.replica} <span class="muted">${engine.version.split('+')[0]}${engine.likeness ? `, answers: ${engine.likeness}` : ''}</span>${engine.problem && html` <span class="bad">▲ ${engine.problem}</span>`}</div>`),
         html`${one.comparisons.filter((compared) => compared.metric.startsWith('goodput')).map((compared) => html`<${Comparison} one=${compared} />`)}
           ${!one.valid && html`<div class="bad">▲ invalid: a rule was broken</div>`}
           ${one.chosen && html`<div>chosen: <b>${one.chosen}</b></div>`}${one.reasons.map((text) => html`<div class="muted">${text}</div>`)}`,
-        html`<a class="button small" href=${`/admin/benches/${one.id}`} target="_blank" rel="noopener">Report ${one.id}</a>`])} />`
+        html`<a class="button small" href=${`/admin/bench/${one.id}/report`} target="_blank" rel="noopener">Report ${one.id}</a>`])} />`
       : html`<p class="muted">None yet: <code>berth bench MODEL</code> measures which engine is best here.</p>`)}`;
 }
 

@@ -213,7 +213,7 @@ ACTIONS: dict[tuple[str, str], Any] = {
     ("GET", "/admin/usage"): None,
     ("GET", "/admin/keys"): None,
     ("GET", "/admin/revisions"): None,
-    ("GET", "/admin/benches"): None,
+    ("GET", "/admin/bench"): None,
     ("POST", "/admin/operations"): {"action": "restart", "model": "chat"},
     ("DELETE", "/admin/operations/1"): None,
     ("POST", "/v1/chat/completions"): {},  # without a model: 400 or 404 for who may ask
