@@ -67,7 +67,12 @@ def compared(first: EngineResult, other: EngineResult, metric: Metric) -> Compar
         noise=floor,
         outcome=decided,
         more_windows=windows_needed(found, floor) if found and decided is Outcome.UNDECIDED else 0,
-        ratios=tuple(ratio for pair in zip(own, others, strict=True) for ratio in _ratios(*pair)),
+        ratios=tuple(
+            two / one
+            for before, after in zip(own, others, strict=True)
+            for one, two in zip(before, after, strict=False)
+            if one and two
+        ),
     )
 
 
@@ -79,10 +84,6 @@ def itself(engine: EngineResult, metric: Metric) -> Interval | None:
     if len(engine.starts) == 1:
         before, after = before[:1] * (len(before) - 1), before[1:]
     return interval([before], [after])
-
-
-def _ratios(before: Sequence[float | None], after: Sequence[float | None]) -> list[float]:
-    return [two / one for one, two in zip(before, after, strict=False) if one and two]
 
 
 def _values(engine: EngineResult, start: int, metric: Metric) -> list[float | None]:

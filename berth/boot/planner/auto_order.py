@@ -19,7 +19,12 @@ from berth.units import date
 def by_result(model: ResolvedModel, host: HostInfo) -> ResolvedModel:
     """With the chosen engine first, and with what decided about it as the reason."""
     own = [_anywhere(compared_as(model, number, host, ())) for number in range(len(model.entries))]
-    results = [one for one in host.results() if _is_of(one, own)]
+    weights = own[0].model  # of whichever versions
+    results = [
+        result
+        for result in host.results()
+        if any(one.compared_as and one.compared_as.model == weights for one in result.engines)
+    ]
     found = next((one for one in reversed(results) if _applies(one, own, host)), None)
     if found is None:
         reason = f"auto, without a result for these engines, versions and GPUs: `berth bench {model.spec.name}`"
@@ -33,11 +38,6 @@ def by_result(model: ResolvedModel, host: HostInfo) -> ResolvedModel:
     entries = (model.entries[first], *(one for number, one in enumerate(model.entries) if number != first))
     reason = f"auto, bench {found.id} of {date(found.created)}: {'; '.join(found.reasons)}"
     return replace(model, entries=entries, reason=reason)
-
-
-def _is_of(result: BenchResult, own: Sequence[MeasuredAs]) -> bool:
-    """It compared engines with these weights, in whichever versions."""
-    return any(one.compared_as and one.compared_as.model == own[0].model for one in result.engines)
 
 
 def _applies(result: BenchResult, own: Sequence[MeasuredAs], host: HostInfo) -> bool:

@@ -91,12 +91,9 @@ def lacking(observation: Observation, claims: Iterable[Claim], leaving: int = 0)
     some = tuple(claims)
     by_plan = short(observation.room, [one.planned for one in some])
     allowed = {gpu: free + leaving * EXCESS_BYTES for gpu, free in observation.free_room.items()}
-    by_gpu = short(allowed, [_on(one.physical, allowed) for one in some])
+    on_gpus = [{gpu: bytes_ for gpu, bytes_ in one.physical.items() if gpu in allowed} for one in some]
+    by_gpu = short(allowed, on_gpus)
     return tuple(sorted({*by_plan, *by_gpu}))
-
-
-def _on(physical: Bytes, gpus: Bytes) -> Bytes:
-    return {gpu: bytes_ for gpu, bytes_ in physical.items() if gpu in gpus}
 
 
 def physical_room(observation: Observation, used: Bytes) -> dict[int, int]:

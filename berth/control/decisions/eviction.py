@@ -192,7 +192,8 @@ def evictions(
         yield from leaving
         for one in gone:
             del staying[one.name]
-        staying |= {one.name: claims.asleep(one, observation) for one in gone if _sleeps(one, leaving)}
+        asleep = {one.model for one in leaving if one.sleeps}
+        staying |= {one.name: claims.asleep(one, observation) for one in gone if one.name in asleep}
 
 
 def _ways(
@@ -220,10 +221,6 @@ def _ways(
         ]
         found.append(Eviction(model=one.name, other=route.name, sleeps=True, why=leave.why, waits=leave.waits))
     return found[::-1], ram
-
-
-def _sleeps(route: ModelRoute, leaving: Collection[Eviction]) -> bool:
-    return any(one.model == route.name and one.sleeps for one in leaving)
 
 
 def _staying(observation: Observation) -> dict[str, Claim]:
