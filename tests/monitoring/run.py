@@ -196,7 +196,7 @@ def prometheus(berth: Appliance) -> Iterator[str]:
         options = [f"--config.file={path}", f"--storage.tsdb.path={folder}/data", "--log.level=warn"]
         process = subprocess.Popen(["prometheus", *options, f"--web.listen-address={url.removeprefix('http://')}"])
         try:
-            wait_for(lambda: is_up(url), 20, lambda: "Prometheus does not find Berth's metrics")
+            wait_for(lambda: is_up(url), 60, lambda: "Prometheus does not find Berth's metrics")
             yield url
         finally:
             process.terminate()

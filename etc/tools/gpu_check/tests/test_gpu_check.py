@@ -73,6 +73,7 @@ def test_measures_readings_release_sleep_and_residue(tmp_path: Path, driver: dic
     assert parts["proof"]["started_while_held"] == 0
     vllm = parts["vllm"]
     assert (vllm["sleep"], vllm["wake"], vllm["residue_mib"]) == ("ok", "ok", 1024)
+    assert (vllm["sleep_light"], vllm["wake_light"], vllm["residue_light_mib"]) == ("ok", "ok", 1024)
     assert vllm["footprint_mib"] > 15 * 1024
     assert "skipped" in parts["sglang"]
     assert found["measured"]["version"] == 1
