@@ -134,7 +134,7 @@ preemptions: setup ## streams of all client APIs, preempted twice, with control 
 EVENTS ?= 1000000
 .PHONY: residency
 residency: setup ## the decision which models are loaded, in a million random events: an hour; make residency EVENTS=20000
-	RESIDENCY_EVENTS=$(EVENTS) $(PYTEST) -n 0 --durations 5 tests/control/decisions/test_preemption.py
+	RESIDENCY_EVENTS=$(EVENTS) $(PYTEST) -n 0 --durations 5 tests/control/decisions/test_preemption.py tests/control/decisions/test_claims.py
 
 .PHONY: e2e-sglang
 e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang go on with each other's streams (3.2 GB)

@@ -1,5 +1,6 @@
 """Who leaves when something else holds GPU memory, and who may sleep instead of being unloaded."""
 
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,8 @@ from berth.plan import EngineName, Launch, Load, MemoryEstimate, ModelRoute, Res
 from berth.room import ASLEEP_BYTES
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_replica
+
+SCENES = 10_000 if "RESIDENCY_EVENTS" in os.environ else 3_000  # `make residency`
 
 S = ReplicaStatus
 GIB = 2**30
@@ -250,13 +253,13 @@ def test_engines_that_take_what_they_find_need_a_little_less() -> None:
     assert claims.whole(OLD.route(), other).physical == {0: 30 * GIB - EXCESS_BYTES}
 
 
-def test_nothing_leaves_in_vain_in_ten_thousand_scenes() -> None:
+def test_nothing_leaves_in_vain_in_thousands_of_scenes() -> None:
     """What leaves makes the memory free, at most so much short of it as engines may have grown; nothing leaves for a
     model that fits, and none more than needed.
     """
     dice = random.Random(12)
     left = slept = shut_out = 0
-    for _ in range(10_000):
+    for _ in range(SCENES):
         models = [
             Model(
                 f"m{number}",
@@ -299,4 +302,4 @@ def test_nothing_leaves_in_vain_in_ten_thousand_scenes() -> None:
             fits_gpu = 100 - foreign_gib - staying_gib + loaded * EXCESS_BYTES / GIB >= new.share / 10 + 1e-6
             assert not (fits_gpu and staying + new.share <= 900)
             shut_out += bool(eviction.shut_out(new.route(), observation, pinned))
-    assert (left > 2_000, slept > 500, shut_out > 500) == (True, True, True)
+    assert min(left / 0.2, slept / 0.05, shut_out / 0.05) > SCENES
