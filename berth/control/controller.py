@@ -74,6 +74,8 @@ _STEADY = frozenset({_S.READY, _S.STANDBY, _S.ASLEEP, _S.FAILED, _S.STOPPED, _S.
 class Controller:
     """Keeps the replicas of one plan running until `stop` is called, or supervisord is gone."""
 
+    _preempted: frozenset[str] = frozenset()  # draining replicas whose requests are given up
+
     def __init__(
         self,
         plan: Plan,
@@ -106,7 +108,6 @@ class Controller:
         self._control_state, self._snapshot = ControlState(supervisord=""), Snapshot()  # the last ones
         self._gpu_states: tuple[GpuState, ...] = ()
         self._demand = self._runtime.demand
-        self._preempted: frozenset[str] = frozenset()  # draining replicas whose requests are given up
         self._adapter_watch = AdapterWatch(self._runtime, lambda: self._observer.observation(self._snapshot, {}))
         self._usage = UsageWriter(plan)
         self._audit = AuditLog(plan.paths.data_dir)

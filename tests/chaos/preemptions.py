@@ -77,6 +77,7 @@ def play(berth: Appliance, more: Path, streams: int, seen: Seen, times: int = PR
     expected = text_of("red")
     seen.wrong += [f"{name}: {text!r}" for name, text in zip(names, texts, strict=True) if text != expected]
     seen.streams += streams
+    berth.wait(lambda: 'berth_requests_in_flight{model="red"} 0.0' in berth.get("/metrics").text, PATIENCE_S)
     seen.preempted += preempted(berth) - before
 
 

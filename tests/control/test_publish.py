@@ -87,6 +87,14 @@ def test_leased_replicas_are_never_ready_for_routers(paths: RunPaths) -> None:
     assert state.replicas[0].reason == "ready, for `berth bench` alone"
 
 
+def test_routers_see_whose_requests_they_have_to_give_up(paths: RunPaths) -> None:
+    held = Held(preempted={"r1"})
+    Publisher(paths).publish(records(S.READY, S.DRAINING, S.READY), Seen(), CONTROL, held, always=False)
+    state = read_state(paths)
+    assert state
+    assert [one.preempts for one in state.replicas] == [False, True, False]
+
+
 def test_follows_a_change_of_the_wall_clock(paths: RunPaths) -> None:
     publisher = Publisher(paths)
     publisher.offset_s -= 3600

@@ -192,10 +192,8 @@ def test_preempted_streams_have_the_text_of_uninterrupted_ones(box: Box) -> None
     with slow:
         texts = asyncio.run(all_of([STREAMS[name](box.berth.url, "red") for name in names], swap))
     assert [str(text).strip() for text in texts] == [box.texts["red"].strip()] * len(names)
-    assert (
-        f'berth_requests_preempted_total{{model="red",outcome="continued"}} {len(names)}.0'
-        in box.berth.get("/metrics").text
-    )
+    counted = f'berth_requests_preempted_total{{model="red",outcome="continued"}} {len(names)}.0'
+    box.berth.wait(lambda: counted in box.berth.get("/metrics").text, PATIENCE_S)
 
 
 def test_sleep_under_load_loses_no_answer_and_is_ended_by_the_next_request(box: Box) -> None:

@@ -80,8 +80,8 @@ class Recovery:
                 ctx.preemptions, ctx.flags = ctx.preemptions + 1, ctx.flags | PREEMPTED
             if (blocker := result.blocker or continuation.blocker(ctx.request)) is not None:
                 return blocker
-            may_resume = self.preempted is not None or self._upstreams.has_peer(upstream)
-            decoder = result.decoder if may_resume else None
+            by_itself = self.preempted is not None and self._upstreams.continues(upstream, ctx.request.operation)
+            decoder = result.decoder if by_itself or self._upstreams.has_peer(upstream) else None
             if decoder is None:
                 return ContinuationBlocker.ENGINE
             self._so_far = continuation.joined(self._so_far, decoder.transcript())
@@ -121,6 +121,8 @@ class Recovery:
         ctx = self._ctx
         while gap.broken < MOST_BROKEN:
             if gap.away:
+                if continuation.is_complete(ctx.request, self._so_far):
+                    return None
                 try:
                     await self._admission.until_ready(ctx, beats=True)
                 except ApiError as error:
@@ -154,7 +156,8 @@ class Recovery:
         ctx.previous, ctx.moved_at_token = gap.cut.replica, so_far.tokens
         ctx.flags |= CONTINUED
         ctx.continued = result.cut is None
-        log.warning(
+        write = log.info if gap.preempted else log.warning
+        write(
             "stream continued",
             request=ctx.request_id,
             model=ctx.model,

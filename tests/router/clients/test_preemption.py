@@ -68,6 +68,8 @@ class Box:
         return sum(float(line.split()[-1]) for line in found)
 
     def outcomes(self) -> dict[str, float]:
+        """Once all requests are over: they are counted after their clients have the end."""
+        until(lambda: self.number("berth_requests_in_flight") == 0)
         kinds = ("continued", "again", "ended", "stopped")
         return {kind: self.number("berth_requests_preempted_total", f'outcome="{kind}"') for kind in kinds}
 
@@ -208,14 +210,10 @@ def test_continuation_that_is_preempted_before_it_says_anything_waits_again(box:
     assert box.outcomes()["continued"] == before["continued"] + 1
 
 
-def test_stream_of_which_only_the_end_is_missing_ends(box: Box) -> None:
+def test_stream_of_which_only_the_end_is_missing_needs_no_engine(box: Box) -> None:
     before = box.outcomes()
 
-    def swap() -> None:
-        box.leaves(requests=1)
-        box.is_back()
-
-    (answer,) = asyncio.run(all_of([chat(box.url, max_tokens=SAID)], swap))
+    (answer,) = asyncio.run(all_of([chat(box.url, max_tokens=SAID)], lambda: box.leaves(requests=0)))
 
     assert answer == "".join(PIECES[:SAID])
     assert box.outcomes()["continued"] == before["continued"] + 1
@@ -239,7 +237,7 @@ def test_waiting_client_gets_heartbeats_and_everybody_sees_that_it_was_preempted
     assert text.endswith("data: [DONE]\n\n")
     until(lambda: f"| request request={request_id}" in box.router.log)
     (line,) = (line for line in box.router.log.splitlines() if f"| request request={request_id}" in line)
-    assert "continued=True preempted=1" in line
+    assert " preempted=1" in line
     assert f"stream preempted request={request_id} model=chat replica={NAME} at_token={SAID}" in box.router.log
     reader.close()
 
@@ -255,7 +253,7 @@ def test_client_that_leaves_meanwhile_is_no_demand_any_more(box: Box) -> None:
         next(parts)
         box.leaves(requests=1)
     until(lambda: box.number("berth_queue_length") == 0)
-    until(lambda: box.outcomes()["stopped"] == before["stopped"] + 1)
+    assert box.outcomes()["stopped"] == before["stopped"] + 1
 
 
 @pytest.mark.parametrize(
