@@ -30,7 +30,7 @@ def operate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return top(run_dir, options.url, environ, once=options.once, as_json=options.json)
     from berth.control.status import status
 
-    colour = sys.stdout.isatty() and not environ.get("NO_COLOR")
+    colour = sys.stdout.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
     text, code = status(run_dir, as_json=options.json, colour=colour)
     print(text)
     return code

@@ -1,4 +1,6 @@
-"""A frame of `berth top`: pure. What does not fit is left out, from the bottom; narrow terminals get fewer columns."""
+"""A frame of `berth top`: pure. What does not fit is left out: requests first, then models that are far from the
+selected replica. Narrow terminals get fewer columns.
+"""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +18,7 @@ from berth.units import GIB
 _WIDE: Final = 100
 _BAR: Final = 20
 _STALE_S: Final = 3.0
+_LEAST_ROWS: Final = 4  # of models, where hardly anything fits
 _STYLES: Final[Mapping[str, str]] = {
     "ready": "green",
     **dict.fromkeys(("failed", "unhealthy"), "red"),
@@ -46,7 +49,8 @@ def frame(snapshot: Snapshot, view: View, console: Console, *, now: float, live:
     else:
         if view.page == "overview":
             parts += [gpu_line(gpu, console) for gpu in snapshot.traffic.get("gpus", ())]
-            models = models_table(snapshot, view, wide=console.width >= _WIDE, now=now)
+            most = max(height - len(parts) - 1, _LEAST_ROWS)
+            models = models_table(snapshot, view, wide=console.width >= _WIDE, now=now, most=most)
             parts.append(models)
             used = len(parts) + models.row_count
         else:
@@ -108,28 +112,47 @@ def _sorted(snapshot: Snapshot, view: View) -> Sequence[Mapping[str, Any]]:
     return sorted(models, key=lambda model: -rates.get(model["name"], {}).get(field, 0)) if field else models
 
 
-def models_table(snapshot: Snapshot, view: View, *, wide: bool, now: float) -> Table:
+def models_table(snapshot: Snapshot, view: View, *, wide: bool, now: float, most: int | None = None) -> Table:
+    """`most`: of its rows; around the selected replica where there are more."""
     table = _table(("model", "<"), ("status", "<"), ("run", ">"), ("queue", ">"), ("tok/s", ">"))
     for heading in (*(("req/s", "ttft p50", "p95") if wide else ("ttft p50",)), "kv"):
         table.add_column(heading, justify="right", no_wrap=True)
     chosen = selected(snapshot, view)
+    rows = [*_rows(snapshot, view, chosen, wide=wide, now=now)]
+    more = 0
+    if most is not None and len(rows) > most:
+        size = most - 1
+        place = next((place for place, (name, _) in enumerate(rows) if name == chosen), 0)
+        begin = max(0, min(place - size // 2, len(rows) - size))
+        rows, more = rows[begin : begin + size], len(rows) - size
+    for _, cells in rows:
+        table.add_row(*cells)
+    if more:
+        table.add_row(Text(f"... {more} more", style="dim"), Text("up, down", style="dim"))
+    return table
+
+
+def _rows(
+    snapshot: Snapshot, view: View, chosen: str, *, wide: bool, now: float
+) -> Iterator[tuple[str, list[RenderableType]]]:
+    """Each with the replica that it is of, or ""."""
     for model in _sorted(snapshot, view):
         rates = snapshot.traffic.get("models", {}).get(model["name"], {})
         cells = [str(rates.get("in_flight", "")), str(rates.get("queue", "")), f"{rates.get('tokens_out_s', 0):,.0f}"]
         p50, p95 = _seconds(rates.get("ttft_p50_s")), _seconds(rates.get("ttft_p95_s"))
         cells += [f"{rates.get('requests_s', 0):.1f}", p50, p95] if wide else [p50]
-        table.add_row(Text(model["name"], style="bold"), "", *cells)
+        yield "", [Text(model["name"], style="bold"), "", *cells]
         for replica in model["replicas"]:
             name = Text(f"  {replica['name']}", style="reverse" if replica["name"] == chosen else "")
             kv = snapshot.traffic.get("replicas", {}).get(replica["name"], {}).get("kv")
             first = (replica.get("latency") or {}).get("first_token_s") or {}
             p50, p95 = _seconds(first.get("p50")), _seconds(first.get("p95"))
             cells = [str(replica["in_flight"] or ""), "", "", *(["", p50, p95] if wide else [p50])]
-            table.add_row(name, status_text(replica, now), *cells, "" if kv is None else f"{kv * 100:.0f} %")
+            full = "" if kv is None else f"{kv * 100:.0f} %"
+            yield replica["name"], [name, status_text(replica, now), *cells, full]
             for one in replica.get("ranks", ()):
                 style = _STYLES.get(one["status"], "dim")
-                table.add_row(f"    rank {one['rank']} {one['box']}", Text(one["status"] or "-", style=style))
-    return table
+                yield "", [f"    rank {one['rank']} {one['box']}", Text(one["status"] or "-", style=style)]
 
 
 def status_text(replica: Mapping[str, Any], now: float) -> Text:

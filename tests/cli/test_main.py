@@ -62,6 +62,27 @@ def test_prints_the_status(only: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "+ chat-vllm" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("variables", "coloured"),
+    [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({"TERM": "xterm", "NO_COLOR": "1"}, False)],
+)
+def test_status_has_colours_where_the_terminal_has(
+    only: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    *,
+    coloured: bool,
+) -> None:
+    write(only, READY)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert exit_code(["status"]) == 0
+    assert ("\033" in capsys.readouterr().out) is coloured
+
+
 def test_prints_what_a_client_needs(only: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(only, READY)
     assert exit_code(["connect", "curl"]) == 0

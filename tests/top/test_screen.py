@@ -185,3 +185,16 @@ def test_ranks_of_several_boxes_are_below_their_replica() -> None:
     lines = [line.split() for line in drawn(replace(SNAPSHOT, status=status)).splitlines()]
     place = next(number for number, words in enumerate(lines) if words[:1] == ["big-vllm"])
     assert lines[place + 1 : place + 3] == [["rank", "0", "10.0.0.1", "ready"], ["rank", "1", "10.0.0.2", "-"]]
+
+
+def test_models_that_do_not_fit_are_reached_by_the_arrows() -> None:
+    models = [{"name": f"m{number}", "replicas": [replica(f"m{number}-vllm")]} for number in range(20)]
+    many = replace(SNAPSHOT, status={**SNAPSHOT.status, "models": models})
+    view = OVERVIEW
+    for number in range(20):
+        lines = drawn(many, view, height=24).splitlines()
+        assert len(lines) <= 24
+        assert f"  m{number}-vllm" in "\n".join(lines)
+        assert lines[-1].startswith("... ")
+        view = view.pressed("down", replicas(many, view))
+    assert "m0-vllm" not in "\n".join(lines)
