@@ -68,7 +68,7 @@ export const idOf = (request) => `${request.request} ${request.start}`;
 
 export function take(event, data) {
   store.at = Date.now();
-  if (event === 'state') store.status = data;
+  if (event === 'state') { store.status = data; statusAt = store.at; }
   if (event === 'traffic') {
     store.traffic = data;
     const rate = Object.values(data.models ?? {}).reduce((sum, one) => sum + (one.tokens_out_s ?? 0), 0);
@@ -94,6 +94,7 @@ let leading = false;
 let heard = 0;
 let retryAt = 0;
 let polledAt = 0;
+let statusAt = 0;
 
 const share = (kind, fields = {}) => channel?.postMessage({ kind, me, ...fields });
 
@@ -134,9 +135,10 @@ function connect() {
 }
 
 export async function poll() {
-  polledAt = Date.now();
+  const began = polledAt = Date.now();
   try {
     const data = await ask('/status');
+    if (statusAt > began) return; // an event has come meanwhile, and may be newer
     store.link = source?.readyState === 1 ? 'live' : 'polling';
     store.error = '';
     take('state', data);

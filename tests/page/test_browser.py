@@ -123,6 +123,25 @@ def test_a_pinned_model_offers_no_sleep(admin: Page) -> None:
     admin.get_by_role("button", name="Pin coder", exact=True).wait_for()
 
 
+def test_an_event_counts_more_than_an_older_answer(admin: Page) -> None:
+    held: list[Any] = []
+    admin.route("**/status", lambda route: held.append((route, route.fetch())))
+    admin.get_by_role("button", name="Pin coder", exact=True).click()
+    with admin.expect_request("**/status"):
+        confirm(admin, "Pin")
+    admin.get_by_role("button", name="Unpin coder").wait_for()  # by an event
+    for route, answer in held:
+        document = answer.json()
+        for model in document["models"]:
+            model["pin"] = False
+        route.fulfill(json=document)
+    admin.unroute("**/status")
+    admin.wait_for_timeout(1000)
+    admin.get_by_role("button", name="Unpin coder").click()
+    confirm(admin, "Unpin")
+    admin.get_by_role("button", name="Pin coder", exact=True).wait_for()
+
+
 def test_two_models_answer_at_the_same_time(admin: Page) -> None:
     show(admin, "playground")
     admin.get_by_label("Compare with").select_option("coder")
