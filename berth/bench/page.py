@@ -132,7 +132,7 @@ def by_load(result: BenchResult, value: Callable[[Window], float | None]) -> tup
 
 def unknown(result: BenchResult) -> dict[str, str]:
     """Rules about which the run says nothing, and why."""
-    found = {}
+    found = dict[str, str]()
     if not any(window.clock_mhz for one in result.engines for window in one.windows()):
         found |= dict.fromkeys(("F1", "F11"), "nothing is known of GPUs")
     if any(len(one.starts) < 2 for one in result.engines):
