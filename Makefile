@@ -232,6 +232,10 @@ catalogue: setup ## check the catalogue of models; RECIPES=clone [COOKBOOK=clone
 bench-truth: setup ## does `berth bench` find what is known of simulated engines, in five minutes on a quiet machine
 	$(BIN)/python -m etc.tools.bench_truth
 
+.PHONY: bench-judge
+bench-judge: setup engine-vllm tiny-model ## `berth bench` next to `vllm bench serve` on the same simulated engine: within 5 %
+	$(BIN)/python -m etc.tools.bench_truth.judge
+
 FUZZ ?=
 .PHONY: fuzz
 fuzz: setup ## attacks and mutated requests: pauses of the event loop, memory: make fuzz FUZZ="--minutes 10 --seed 7"

@@ -5,6 +5,7 @@ Everything is said explicitly: an engine's own defaults must not decide how much
 
 import asyncio
 import json
+import time
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -175,7 +176,7 @@ class _Connection(asyncio.Protocol):
             return
         frames = (self._rest + data).replace(b"\r\n", b"\n").split(b"\n\n")
         self._rest = frames.pop()
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()  # the loop's own clock, without its rounding to a millisecond
         for frame in frames:
             if frame.startswith(b"data:"):
                 self._frame(frame[5:].strip(), self._sample, now)

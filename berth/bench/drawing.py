@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 560, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 30, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 46, 44
+_LETTER = 6.4  # how wide one of a small text is, about
 COLOURS = ("#0b62a4", "#d1650f", "#3a7d34", "#8a3a8f", "#b02a37", "#5b5b5b")
 
 
@@ -52,15 +53,13 @@ def svg(chart: Chart) -> str:
     for y, name in chart.rules:
         at = scale.y(y)
         parts.append(f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}" class="rule"/>')
-        parts.append(
-            f'<text x="{WIDTH - _RIGHT}" y="{at - 4:.1f}" class="small" text-anchor="end">{escape(name)}</text>'
-        )
+        parts.append(f'<text x="{_LEFT + 4}" y="{at - 4:.1f}" class="small">{escape(name)}</text>')
+    at = float(_LEFT)
     for number, one in enumerate(chart.series):
-        parts += shapes(one, COLOURS[number % len(COLOURS)], scale)
-        parts.append(
-            f'<text x="{WIDTH - _RIGHT}" y="{16 + 14 * number}" class="small" text-anchor="end" '
-            f'fill="{COLOURS[number % len(COLOURS)]}">{escape(one.name)}</text>'
-        )
+        colour = COLOURS[number % len(COLOURS)]
+        parts += shapes(one, colour, scale)
+        parts.append(f'<text x="{at:.0f}" y="32" class="small" fill="{colour}">● {escape(one.name)}</text>')
+        at += _LETTER * (len(one.name) + 5)
     return "".join(parts) + "</svg>"
 
 

@@ -110,8 +110,8 @@ def ratio_charts(result: BenchResult) -> Iterator[Chart]:
         pairs = tuple(Mark(x=number, y=ratio) for number, ratio in enumerate(one.ratios, 1))
         whole = Mark(x=len(pairs) + 1, y=one.ratio, low=one.low, high=one.high)
         yield Chart(
-            title=f"Goodput of {one.replica} compared with {result.engines[0].replica}, in pairs of windows",
-            x="pair; the last one is all of them",
+            title=f"Goodput of {one.replica} next to {result.engines[0].replica}",
+            x="pair of windows; the last one is all of them",
             y="ratio",
             series=(
                 Series(name="pairs", marks=pairs, line=False),
@@ -130,12 +130,25 @@ def by_load(result: BenchResult, value: Callable[[Window], float | None]) -> tup
     return tuple(Series(name=one.replica, marks=marks(one)) for one in result.engines)
 
 
+def unknown(result: BenchResult) -> dict[str, str]:
+    """Rules about which the run says nothing, and why."""
+    found = dict[str, str]()
+    if not any(window.clock_mhz for one in result.engines for window in one.windows()):
+        found |= dict.fromkeys(("F1", "F11"), "nothing is known of GPUs")
+    if any(len(one.starts) < 2 for one in result.engines):
+        found["F10"] = "one start of each engine only"
+    if len(result.engines) < 2:
+        found |= dict.fromkeys(("F2", "F3"), "one engine only")
+    return found
+
+
 def rules_table(result: BenchResult) -> str:
     broken = [rule for one in result.engines for window in one.windows() for rule in window.broken]
     broken += result.broken
     rows = ""
     for number, meaning in _RULES:
         found = sorted({rule for rule in broken if rule.startswith(f"{number}:")})
-        state = f'<td class="broken">{escape("; ".join(found)[:500])}</td>' if found else "<td>kept</td>"
+        known = f"<td>{unknown(result).get(number, 'kept')}</td>"
+        state = f'<td class="broken">{escape("; ".join(found)[:500])}</td>' if found else known
         rows += f"<tr><th>{number}<td>{escape(meaning)}</td>{state}</tr>"
     return f"<table>{rows}</table>"

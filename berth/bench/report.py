@@ -177,7 +177,7 @@ def closing(result: BenchResult) -> Iterator[str]:
     ]
     broken = list(dict.fromkeys(broken))
     if broken:
-        yield "INVALID: " + f"{len(broken)} broken rules"
+        yield f"INVALID: {len(broken)} broken rule{'s' * (len(broken) != 1)}"
         yield from (f"  {rule}" for rule in broken[:20])
     else:
         yield "valid: every rule was kept"

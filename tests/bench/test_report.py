@@ -40,7 +40,7 @@ def test_what_is_invalid_failed_or_unknown_is_said() -> None:
     unknown = engine("chat-sglang", 1.0, quality=Quality(likeness=Likeness.UNKNOWN, problems=("schema: x",)))
     text = report.text(result(slow, unknown, dead, quick=True))
     for expected in (
-        "INVALID: 1 broken rules",
+        "INVALID: 1 broken rule",
         "F7: 86%",
         "not measured",
         "out of memory",
@@ -77,6 +77,18 @@ def test_undecided_says_what_is_missing() -> None:
     one = replace(report.goodput(standard())[0], outcome=Outcome.UNDECIDED, more_windows=3)
     assert report.shown(one).endswith("; 3 more windows would decide")
     assert report.shown(replace(one, ratio=None)) == "undecided: too few valid windows"
+
+
+def test_page_says_of_each_rule_whether_anything_is_known() -> None:
+    full = engine("chat-vllm", 1.0)
+    start = replace(full.starts[0], windows=tuple(replace(one, clock_mhz=None) for one in full.starts[0].windows))
+    assert page.unknown(standard()) == {}
+    assert page.unknown(result(replace(full, starts=(start,)))) == {
+        **dict.fromkeys(("F1", "F11"), "nothing is known of GPUs"),
+        **dict.fromkeys(("F2", "F3"), "one engine only"),
+        "F10": "one start of each engine only",
+    }
+    assert "<td>nothing is known of GPUs</td>" in page.html(result(replace(full, starts=(start,))))
 
 
 def test_page_is_well_formed_and_needs_nothing_else() -> None:
