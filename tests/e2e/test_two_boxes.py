@@ -155,7 +155,7 @@ def test_real_vllm_says_the_same_in_two_stages(
     if not is_installed(HOME, VLLM.resolve()):
         pytest.skip("not installed: make e2e-nodes")
     words = ["--distributed-executor-backend", "ray"] if ray else []
-    env = {"RAY_OVERRIDE_RESOURCES": '{"NPU": 1}'} if ray else {}
+    env = {"RAY_OVERRIDE_RESOURCES": '{"HPU": 1}'} if ray else {}
     began = time.monotonic()
     with both(unused, two_stages(tiny_model, *words, **env), REAL_S, BERTH_ENGINE_HOME=str(HOME)) as boxes:
         sys.stderr.write(f"\nready after {time.monotonic() - began:.0f} s\n")
