@@ -127,8 +127,9 @@ def models_table(snapshot: Snapshot, view: View, *, wide: bool, now: float) -> T
             cells = [str(replica["in_flight"] or ""), "", "", *(["", p50, p95] if wide else [p50])]
             table.add_row(name, status_text(replica, now), *cells, "" if kv is None else f"{kv * 100:.0f} %")
             for one in replica.get("ranks", ()):
+                shown = " ".join(map(str, filter(None, (one["status"] or "-", one.get("generation")))))
                 style = _STYLES.get(one["status"], "dim")
-                table.add_row(f"    rank {one['rank']} {one['box']}", Text(one["status"] or "-", style=style))
+                table.add_row(f"    rank {one['rank']} {one['box']}", Text(shown, style=style))
     return table
 
 
