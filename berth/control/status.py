@@ -108,8 +108,8 @@ def _replica_lines(replica: Replica, state: ReplicaState | None, now: float) -> 
     lines = ["  ".join(columns)]
     if state.reason:
         lines.append(f"      {state.reason}")
-    lines += [
-        f"      rank {one.rank} on {one.box}  {one.status or 'not reported'}{f'  {one.reason}' if one.reason else ''}"
-        for one in state.ranks
-    ]
+    for one in state.ranks:
+        generation = f"generation {one.generation}" if one.generation else ""
+        words_of_rank = (f"rank {one.rank} on {one.box}", one.status or "not reported", generation, one.reason)
+        lines.append(f"      {'  '.join(filter(None, words_of_rank))}")
     return lines + [f"      > {line}" for line in state.last_lines]

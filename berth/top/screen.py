@@ -151,8 +151,9 @@ def _rows(
             full = "" if kv is None else f"{kv * 100:.0f} %"
             yield replica["name"], [name, status_text(replica, now), *cells, full]
             for one in replica.get("ranks", ()):
+                shown = " ".join(map(str, filter(None, (one["status"] or "-", one.get("generation")))))
                 style = _STYLES.get(one["status"], "dim")
-                yield "", [f"    rank {one['rank']} {one['box']}", Text(one["status"] or "-", style=style)]
+                yield "", [f"    rank {one['rank']} {one['box']}", Text(shown, style=style)]
 
 
 def status_text(replica: Mapping[str, Any], now: float) -> Text:

@@ -68,7 +68,7 @@ DOWNLOADING = replace(
             0,
             [
                 "  + chat-vllm  vllm  ready  for 1 min 2 s  restarts: 2",
-                "      rank 0 on 10.0.0.1  ready",
+                "      rank 0 on 10.0.0.1  ready  generation 7",
                 "      rank 1 on 10.0.0.2  silent  no message for 9 s",
                 "      rank 2 on 10.0.0.3  not reported",
             ],

@@ -1,5 +1,5 @@
 """A model over two boxes that share nothing but a network: two namespaces, with a link that is cut. Then the real vLLM
-in two stages, with and without Ray. Opt-in: it needs root, and takes minutes: `make e2e-nodes`.
+in two stages, with and without Ray, and the real SGLang. Opt-in: it needs root, and takes minutes: `make e2e-nodes`.
 """
 
 import json
@@ -9,20 +9,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from berth.state import ReplicaStatus
 from etc.tools.setup.ray_cpu.install import HOME, is_installed
-from tests.e2e.appliance import Appliance, end, kill, wait_for
+from etc.tools.setup.sglang_cpu.install import is_installed as sglang_is_installed
+from tests.e2e.appliance import ROOT, Appliance, end, kill, wait_for
 from tests.e2e.boxes import LONG_S, Boxes
 from tests.e2e.conftest import VLLM
 from tests.fakes.namespaces import TwoBoxes, obstacle
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(3000)]
 SIM = "big: {source: simulated, nodes: 2, engines: ['sim:vllm']}"
-NAMES = ("whole", "big")
+SGLANGS = (ROOT / ".engines/sglang-cpu", HOME / "sglang-cpu")
 PROMISED_S = 6.0  # reported, not asserted: this machine may be busy
 OTHER_VERSION = "import berth, berth._version as v; berth.__version__ = v.__version__ = '0.0.1'; "
 REAL_S = 900.0  # of the real vLLM on a busy machine
@@ -40,7 +42,7 @@ def network() -> Iterator[TwoBoxes]:
 def appliance(network: TwoBoxes, box: int, models: str = SIM, program: str = BOOT, **variables: str) -> Appliance:
     nodes = {"BERTH_NODES": ",".join(network.addresses), "BERTH_NODES_KEY": "k" * 32}
     found = Appliance(models, BERTH_HOST="0.0.0.0", **{**nodes, **variables})
-    found.command = ["ip", "netns", "exec", network.names[box], sys.executable, "-c", program]
+    found.command = network.command(box, sys.executable, "-c", program)
     found.url = f"http://{network.clients[box]}:{found.environ['BERTH_PORT']}"
     found.http.base_url = httpx.URL(found.url)
     return found
@@ -139,34 +141,49 @@ def test_an_address_on_a_bridge_is_named_in_the_plan(unused: TwoBoxes) -> None:
         found.close()
 
 
-def two_stages(tiny_model: Path, *args: str, **env: str) -> str:
-    """One model twice: in one stage on each box, loaded by its first request, and in two stages over both."""
-    engine = {"engine": "vllm", "args": list(args), "env": env}
-    spec = {"source": str(tiny_model), "context": 1024, "engines": ["vllm"]}
-    return json.dumps({"whole": {**spec, "load": "on_request"}, "big": {**spec, "nodes": 2, "engines": [engine]}})
+def dies_when_a_rank_does(network: TwoBoxes, model: dict[str, Any], home: Path, *rank: str) -> str:
+    """The model's text, and a report of how soon a rank's death was seen. `rank`: words of its command line."""
+    began = time.monotonic()
+    with both(network, json.dumps({"big": {**model, "nodes": 2}}), REAL_S, BERTH_ENGINE_HOME=str(home)) as boxes:
+        sys.stderr.write(f"\nready after {time.monotonic() - began:.0f} s\n")
+        answer = boxes.head.chat("big", max_tokens=200, temperature=0).json()
+        began = time.monotonic()
+        end(boxes.other.find(*rank))
+        boxes.head.wait(lambda: boxes.replica(boxes.head).status is not ReplicaStatus.READY, LONG_S)
+        report("a dead rank of the real engine", began)
+    return str(answer["choices"][0]["message"]["content"])
 
 
-@pytest.mark.parametrize("ray", [False, True], ids=["ranks", "ray"])
-def test_real_vllm_says_the_same_in_two_stages(
-    unused: TwoBoxes,
-    tiny_model: Path,
-    ray: bool,
+@pytest.mark.parametrize(
+    ("args", "env", "rank"),
+    [
+        ([], {}, ("serve", "--headless")),
+        (["--distributed-executor-backend", "ray"], {"RAY_OVERRIDE_RESOURCES": '{"HPU": 1}'}, ("start", "--block")),
+    ],
+    ids=["ranks", "ray"],
+)
+def test_real_vllm_says_in_two_stages_what_it_says_in_one(
+    unused: TwoBoxes, tiny_model: Path, args: list[str], env: dict[str, str], rank: tuple[str, ...]
 ) -> None:
+    """In one stage it is the model's own text: test_continuation.py."""
     if not is_installed(HOME, VLLM.resolve()):
         pytest.skip("not installed: make e2e-nodes")
-    words = ["--distributed-executor-backend", "ray"] if ray else []
-    env = {"RAY_OVERRIDE_RESOURCES": '{"NPU": 1}'} if ray else {}
-    began = time.monotonic()
-    with both(unused, two_stages(tiny_model, *words, **env), REAL_S, BERTH_ENGINE_HOME=str(HOME)) as boxes:
-        sys.stderr.write(f"\nready after {time.monotonic() - began:.0f} s\n")
-        ask = {"max_tokens": 200, "temperature": 0}
-        texts = {name: boxes.head.chat(name, **ask).json()["choices"][0]["message"]["content"] for name in NAMES}
-        generation, began = boxes.generation(), time.monotonic()
-        rank = boxes.other.find("start", "--block") if ray else boxes.other.find("serve", "--headless")
-        end(rank)
-        boxes.head.wait(lambda: boxes.replica(boxes.head).status is not ReplicaStatus.READY, LONG_S)
-        report("a dead rank of the real vLLM", began)
-        boxes.serves_again(generation)
-
+    engine = {"engine": "vllm", "args": args, "env": env}
+    model = {"source": str(tiny_model), "context": 1024, "engines": [engine]}
     expected = json.loads((tiny_model / "script.json").read_text())["paragraph"]
-    assert texts == dict.fromkeys(NAMES, expected)
+    assert dies_when_a_rank_does(unused, model, HOME, *rank) == expected
+
+
+def test_real_sglang_divided_over_two_boxes_says_what_it_says_on_one(
+    unused: TwoBoxes, tiny_model: Path, tmp_path: Path
+) -> None:
+    """On one box: test_sglang.py."""
+    installed = [folder for folder in SGLANGS if sglang_is_installed(folder)]
+    if not installed:
+        pytest.skip("the real SGLang is not installed: make e2e-sglang")
+    (tmp_path / "sglang").symlink_to(installed[0])
+    args = ["--mem-fraction-static", "0.1", "--max-total-tokens", "8192"]
+    engine = {"engine": "sglang", "args": args, "env": {"SGLANG_CPU_OMP_THREADS_BIND": "0|1"}}  # a core for each rank
+    model = {"source": str(tiny_model), "context": 1024, "engines": [engine]}
+    expected = json.loads((tiny_model / "script.json").read_text())["paragraph"]
+    assert dies_when_a_rank_does(unused, model, tmp_path, "serve", "--nnodes") == expected

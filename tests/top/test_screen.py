@@ -180,11 +180,14 @@ def test_paused_is_not_stale() -> None:
 
 
 def test_ranks_of_several_boxes_are_below_their_replica() -> None:
-    ranks = [{"rank": 0, "box": "10.0.0.1", "status": "ready"}, {"rank": 1, "box": "10.0.0.2", "status": ""}]
+    ranks = [
+        {"rank": 0, "box": "10.0.0.1", "status": "ready", "generation": 7},
+        {"rank": 1, "box": "10.0.0.2", "status": ""},
+    ]
     status = {**SNAPSHOT.status, "models": [{"name": "big", "replicas": [replica("big-vllm", ranks=ranks)]}]}
     lines = [line.split() for line in drawn(replace(SNAPSHOT, status=status)).splitlines()]
     place = next(number for number, words in enumerate(lines) if words[:1] == ["big-vllm"])
-    assert lines[place + 1 : place + 3] == [["rank", "0", "10.0.0.1", "ready"], ["rank", "1", "10.0.0.2", "-"]]
+    assert lines[place + 1 : place + 3] == [["rank", "0", "10.0.0.1", "ready", "7"], ["rank", "1", "10.0.0.2", "-"]]
 
 
 def test_models_that_do_not_fit_are_reached_by_the_arrows() -> None:

@@ -45,8 +45,9 @@ REMOTE_NAME = Rule(
     example="engines: [{url: 'http://127.0.0.1:9100/v1', model: served-name}]",
 )
 WEIGHTS = Rule(
-    parse=rules.any_source,
-    allowed="the source of the model whose weights it serves, or any other word that the engines share",
+    parse=rules.weights_label,
+    allowed="the source of the model whose weights it serves, with its revision after a space, or any other text that "
+    "the engines share",
     example="engines: [{url: 'http://127.0.0.1:9100/v1', weights: Qwen/Qwen3-8B}]",
 )
 SHARE = Rule(

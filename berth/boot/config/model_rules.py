@@ -137,6 +137,12 @@ def any_source(text: str) -> str:
     return text
 
 
+def weights_label(text: str) -> str:
+    """Of attached engines: a source, and after it the revision and the args that Berth's own replicas count too."""
+    first, *more = text.split() or [""]
+    return " ".join((any_source(first), *more))
+
+
 def model_source(text: str, *, simulated: bool) -> str:
     if is_local(text):
         return parsers.absolute_path(text)

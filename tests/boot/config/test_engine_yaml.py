@@ -36,6 +36,10 @@ def engines(text: str) -> tuple[EngineSpec, ...]:
             ),
         ),
         (
+            "[{url: http://a, weights: ' Qwen/Qwen3-8B  v2 '}]",
+            EngineSpec(engine=EngineName.REMOTE, url="http://a", weights="Qwen/Qwen3-8B v2"),
+        ),
+        (
             "[{url: http://a, continues: false}]",
             EngineSpec(engine=EngineName.REMOTE, url="http://a", continues=False),
         ),

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from berth.control.boxes import group
-from berth.control.boxes.group import Heard, Others
+from berth.control.boxes.group import LOST_BEATS, Heard, Others
 from berth.control.decisions.lifecycle import apply, decide
-from berth.control.decisions.records import Goal, GroupEnd, Observation, Record
+from berth.control.decisions.records import Goal, GroupEnd, Observation, Record, Timing
 from berth.control.supervisord_client import Process, ProcessState
-from berth.ipc.box_link import Order, RankReport
+from berth.ipc.box_link import LIMIT_S, Order, RankReport
 from berth.plan import Box, Launch, Node, Nodes, Ranks, Restarts
 from berth.state import RankState, ReplicaStatus
 from tests.fakes.plans import make_replica
@@ -17,6 +17,7 @@ from tests.fakes.plans import make_replica
 S = ReplicaStatus
 NOW = 1000.0
 SAME_GPUS = "use as many GPUs of the same kind on every box"
+PROMISED_S = 6.0  # until the loss of a rank or a box is seen
 FACTS = {"m-sim": {"engine": "sim", "GPUs": "4 x H100"}}
 RUNNING = Process(state=ProcessState.RUNNING, pid=7)
 
@@ -98,6 +99,29 @@ def test_the_head_starts_last() -> None:
 def test_a_generation_whose_rank_has_ended_is_not_waited_for() -> None:
     assert group.died_early(others(heard(1), heard(2, runs=False)), "m-sim", 5)
     assert not group.died_early(others(heard(1), heard(2, runs=False)), "m-sim", 6)
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.1, 0.25, 0.5, 0.89])
+def test_five_missed_beats_are_seen_within_six_seconds(phase: float) -> None:
+    """By the head and by a box that follows, wherever control's rounds fall between the beats. The clock is made up."""
+    timing = Timing()
+    lost_s = LOST_BEATS * timing.box_beat_s
+    seen: dict[str, float] = {}
+    for number in range(20):
+        now = NOW + phase + number * timing.calm_poll_s
+        at_head = replace(others(heard(1, at=now), heard(2)), lost_s=lost_s, now=now)
+        at_other = replace(of_head(Order(generation=5)), lost_s=lost_s, now=now)
+        for who, reason in (("head", group.broken(record(), at_head)), ("other", group.stale(record(1), at_other))):
+            if reason:
+                seen.setdefault(who, now - NOW)
+    assert set(seen) == {"head", "other"}
+    assert all(LOST_BEATS * timing.box_beat_s < after <= PROMISED_S for after in seen.values()), seen
+
+
+def test_a_rank_that_ends_is_heard_of_much_earlier() -> None:
+    """Its control sees it in a round, sends it with the next look for changes, and the head acts at once."""
+    timing = Timing()
+    assert timing.calm_poll_s + timing.box_beat_s / 10 + LIMIT_S <= PROMISED_S
 
 
 @pytest.mark.parametrize(

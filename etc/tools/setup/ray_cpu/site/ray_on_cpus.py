@@ -1,7 +1,7 @@
 """A plug-in that lets vLLM's CPU build run its ranks on Ray, as on GPUs.
 
 vLLM refuses Ray where its platform names no kind of device that Ray counts ("current platform cpu does not support
-ray"), and the one for CPUs names none. This platform is that one, and counts its ranks as Ray's NPU: any kind will do
+ray"), and the one for CPUs names none. This platform is that one, and counts its ranks as Ray's HPU: any kind will do
 that Ray takes from RAY_OVERRIDE_RESOURCES without looking for the device. It is for `make e2e-nodes` alone.
 """
 
@@ -23,4 +23,4 @@ def __getattr__(name: str) -> type:
 def _platform() -> type:
     from vllm.platforms.cpu import CpuPlatform  # noqa: PLC0415 - it asks for the plug-ins, which are this file
 
-    return type("RayOnCpus", (CpuPlatform,), {"ray_device_key": "NPU"})
+    return type("RayOnCpus", (CpuPlatform,), {"ray_device_key": "HPU"})
