@@ -58,6 +58,8 @@ _STEADY = frozenset({_S.READY, _S.STANDBY, _S.ASLEEP, _S.FAILED, _S.STOPPED, _S.
 class Controller:
     """Keeps the replicas of one plan running until `stop` is called, or supervisord is gone."""
 
+    _migrator: Migrator | None = None  # while `run` runs
+
     def __init__(
         self,
         plan: Plan,
@@ -96,7 +98,6 @@ class Controller:
         self._captures = Captures(plan, self._audit.add)
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._host = HostWatch(plan)
-        self._migrator: Migrator | None = None  # while `run` runs
         self._shadower = Shadower(self._runtime)
         self._stopping = asyncio.Event()
 

@@ -32,6 +32,7 @@ VARIABLES = {"$model": ".*", "$__rate_interval": "1m", "$__interval": "5s", "$__
 NO_GPU = "this machine may have no GPU"
 NO_FULL_QUEUE = "no request was refused"
 NOT_BROKEN = "the other engine continued each broken stream"
+NO_SHADOW = "no shadow is on"
 EMPTY = {  # panel and query -> why it finds nothing
     "Errors per second A": "the other engine answered each request that failed",
     "GPU memory A": NO_GPU,
@@ -43,6 +44,8 @@ EMPTY = {  # panel and query -> why it finds nothing
     "Days until the certificate ends A": "the appliance has no certificate",
     "Budgets of keys A": "no key has a budget",
     "Share of a migration's candidate A": "no migration runs",
+    "Shadows per second A": NO_SHADOW,
+    "Shadows per second B": NO_SHADOW,
     "Queued B": NO_FULL_QUEUE,
     "Broken streams B": NOT_BROKEN,
 }

@@ -1,6 +1,6 @@
 """Runs the shadows: reads what the routers count, lets `decisions.shadows` decide, and keeps the result.
 
-The counts so far are in the operation, which survives control. The routers' file goes on when control is away.
+The counts so far are in the operation, which survives control. The routers count also while control is away.
 """
 
 import os
