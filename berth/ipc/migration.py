@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from berth.ipc.shadow import Shadow
 from berth.plan import Author
 
 STEPS: Final = (1.0, 5.0, 25.0, 100.0)  # percent of the conversations
@@ -27,6 +28,7 @@ class Phase(StrEnum):
     HOLDING = "holding"  # swap: the replica that serves finishes its requests, and stops
     STARTING = "starting"  # the candidate
     CHECKING = "checking"  # the candidate is warmed up and checked; it gets no requests
+    SHADOWING = "shadowing"  # a share of the requests is sent to it too: its answers are compared, and reach no client
     CANARY = "canary"  # it gets a share of the conversations
     PROMOTING = "promoting"  # the revision is written
     SETTLING = "settling"  # it serves; the one before is kept
@@ -65,6 +67,7 @@ class Options:
     hold_s: float = HOLD_S  # the longest time for which requests may be queued
     first_token_s: float = 1.0  # a response that takes longer is slow
     token_s: float = 0.05  # and one whose tokens take longer on average
+    shadow: float = 0.0  # the share of the conversations that is compared before the canary; 0: none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,7 @@ class Migration:
     own: Counts = field(default_factory=Counts)
     other: Counts = field(default_factory=Counts)  # of the stable replica
     seen: tuple[int, ...] = ()  # the counters of the routers that are in `own` and `other` already
+    shadow: Shadow | None = None  # while it is compared, and afterwards what was found
 
     @property
     def share(self) -> float:

@@ -1,4 +1,4 @@
-"""A share of a model's requests is sent to another engine too. One appliance with four workers."""
+"""A share of a model's requests is sent to another engine too. One appliance with two workers."""
 
 import asyncio
 import json
@@ -12,8 +12,10 @@ import pytest
 
 from berth.control.operations.shadow_commands import document, last
 from berth.ipc import traffic
+from berth.ipc.migration import Phase
 from berth.plan import read_keys
 from tests.e2e.appliance import Appliance, sim_models
+from tests.e2e.test_migrate import migration, newest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 VLLM, SGLANG = "m-sim", "m-sim-2"
@@ -24,7 +26,7 @@ BODY = {"model": "m", "max_tokens": 24, "temperature": 0, "messages": [{"role": 
 @pytest.fixture(scope="module")
 def berth() -> Iterator[Appliance]:
     models = sim_models("m", "vllm", f"sglang --differs {DIFFERS} --seed 3")
-    with Appliance(models, BERTH_WORKERS="4", BERTH_ADMIN_KEY="the-key-of-the-admin") as appliance:
+    with Appliance(models, BERTH_WORKERS="2") as appliance:
         yield appliance.wait_ready()
 
 
@@ -76,7 +78,7 @@ def all_mirror(berth: Appliance) -> bool:
     reports = traffic.read_reports(plan.paths.traffic, len(plan.replicas), len(plan.models))
     live = traffic.workers(plan.paths.heartbeats)
     aware = traffic.all_act_by(reports, live, control_pid=state.control_pid, sequence=state.sequence)
-    return aware and len(live) == 4 and any(one.ready for one in state.shadows)
+    return aware and len(live) == 2 and any(one.ready for one in state.shadows)
 
 
 def test_a_shadow_from_its_start_to_its_end(berth: Appliance) -> None:
@@ -125,3 +127,19 @@ def test_a_dead_worker_and_a_wedged_candidate_cost_no_client_and_are_counted(ber
     found = results(berth)
     assert (found["not_chosen"], found["pairs"] + sum(found["skipped"].values())) == (0, 12)
     assert run(berth, "shadow", "m", "--stop")[0] == 0
+    berth.wait(lambda: berth.replicas()[SGLANG]["status"] == "standby" and results(berth)["state"] == "done")
+
+
+def test_a_migration_compares_answers_before_its_canary(berth: Appliance) -> None:
+    code, shown = run(berth, "migrate", "m", "--to", "sglang", "--shadow", "100%", "--step-time", "600")
+    assert code == 0, shown
+    berth.wait(lambda: all_mirror(berth))
+    answers = asyncio.run(ask(berth, 60, "migrates"))
+    assert {answer.headers["x-berth-replica"] for answer in answers} == {VLLM}
+
+    berth.wait(lambda: migration(berth).phase is Phase.CANARY)
+
+    number = newest(berth).id
+    assert "results     diverged" in run(berth, "migration", number)[1]
+    assert run(berth, "migration", number, "abort")[0] == 0
+    berth.wait(lambda: migration(berth).phase is Phase.ROLLED_BACK)
