@@ -63,6 +63,8 @@ def add_migrations(
     text = "what changes: args, args+, context, concurrency, kv_cache and other options of the model"
     migrate.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=text)
     migrate.add_argument("--source", default="", metavar="SOURCE", help="another checkpoint: a path, or ID[@REVISION]")
+    text = "compare its answers to copies of so many of the conversations before it gets any, such as 10%% (none)"
+    migrate.add_argument("--shadow", type=share, default=0.0, metavar="SHARE", help=text)
     rollback = commands.add_parser("rollback", help="migrate back to an earlier revision", parents=[changes, json])
     rollback.add_argument("model", metavar="MODEL", help="a name or alias")
     rollback.add_argument("--to", dest="revision", type=int, default=0, metavar="N", help="default: the one before")
@@ -87,6 +89,11 @@ def add_migrations(
     one.add_argument("id", metavar="ID")
     one.add_argument("do", nargs="?", choices=("pause", "resume", "promote", "abort"))
     commands.add_parser("migrations", help="show the last migrations", parents=[json])
+
+
+def share(text: str) -> float:
+    """Of "5%" or "0.05"."""
+    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
 
 
 def percentages(text: str) -> tuple[float, ...]:

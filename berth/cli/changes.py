@@ -74,6 +74,7 @@ def migrate_options(options: argparse.Namespace) -> "Options | None":
         hold_s=options.hold,
         first_token_s=options.first_token,
         token_s=options.token,
+        shadow=getattr(options, "shadow", 0.0),
     )
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 
 from berth.cli.arguments import Commands
+from berth.cli.change_arguments import share
 from berth.cli.run_dir import run_dir_of
 
 WRONG = 2  # a command line, as argparse has it
@@ -48,8 +49,3 @@ def shadow(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         dry_run=options.dry_run,
     )
     return commands.change(run_dir, requested, wait_s=options.wait, as_json=options.json)
-
-
-def share(text: str) -> float:
-    """Of "5%" or "0.05"."""
-    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)

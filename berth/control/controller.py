@@ -75,6 +75,7 @@ class Controller:
     """Keeps the replicas of one plan running until `stop` is called, or supervisord is gone."""
 
     _preempted: frozenset[str] = frozenset()  # draining replicas whose requests are given up
+    _migrator: Migrator | None = None  # while `run` runs
 
     def __init__(
         self,
@@ -115,7 +116,6 @@ class Controller:
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._host = HostWatch(plan)
         self._certificate = CertificateWatch(plan, self._renew_certificate)
-        self._migrator: Migrator | None = None  # while `run` runs
         self._shadower = Shadower(self._runtime)
         self._stopping = asyncio.Event()
 

@@ -163,8 +163,7 @@ class Publisher:
         replicas = tuple(held.shown(_replica_state(one, records, self.offset_s, loading)) for one in records)
         if (published := (replicas, kept, seen.capture, held.mirrors)) == self._published and not always:
             return
-        self._published = published
-        self._sequence += 1
+        self._published, self._sequence = published, self._sequence + 1
         state = State(
             sequence=self._sequence,
             published_at=moment,

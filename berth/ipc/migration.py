@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from berth.ipc.shadow import Shadow
 from berth.plan import Author
 
 STEPS: Final = (1.0, 5.0, 25.0, 100.0)  # percent of the conversations
@@ -27,6 +28,7 @@ class Phase(StrEnum):
     HOLDING = "holding"  # swap: the replica that serves finishes its requests, and stops
     STARTING = "starting"  # the candidate
     CHECKING = "checking"  # the candidate is warmed up and checked; it gets no requests
+    SHADOWING = "shadowing"  # a share of the requests is sent to it too: its answers are compared, and reach no client
     CANARY = "canary"  # it gets a share of the conversations
     PROMOTING = "promoting"  # the revision is written
     SETTLING = "settling"  # it serves; the one before is kept
@@ -78,6 +80,7 @@ class Options:
     @property
     def rolls_back(self) -> bool:
         return not (self.to or self.changes)
+    shadow: float = 0.0  # the share of the conversations that is compared before the canary; 0: none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +133,7 @@ class Migration:
     revised: bool = False  # it brings other command lines than those that the plan has
     dressed: bool = False  # the plan has those now
     rolling: bool = False  # in place, while other replicas of the model serve: no request is queued
+    shadow: Shadow | None = None  # while it is compared, and afterwards what was found
 
     @property
     def share(self) -> float:

@@ -116,7 +116,7 @@ class Shadow:
     before: Counts = ()
     now: Counts = ()
     reason: str = ""  # why it ends, if not because its time is over
-    failed: bool = False  # it could not begin, or not go on
+    failed: bool = False  # it could not begin, or not continue
 
     @property
     def is_on(self) -> bool:

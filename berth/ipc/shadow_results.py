@@ -83,6 +83,8 @@ def lines(found: Results) -> list[str]:
     chosen, left = found.requests - found.not_chosen, f", {found.left_s:.0f} s left" if found.left_s else ""
     skipped = ", ".join(f"{reason} {count}" for reason, count in found.skipped.items() if count)
     text = [f"  {found.replica} gets {100 * found.share:.3g}% of the conversations: {found.phase}{left}"]
+    if not found.requests:
+        return text
     text.append(f"  requests    {found.requests}, {chosen} of them chosen")
     text.append(f"  compared    {found.pairs}, and {found.waiting} on their way")
     text.append(f"  not made    {sum(found.skipped.values())}" + (f": {skipped}" if skipped else ""))

@@ -85,10 +85,8 @@ class Worker:
         self.addresses, self.access_log = Addresses(), AccessLog(plan.logs)
         memory = budget_bytes(plan.limits.max_body_bytes, cgroup.available_memory(), plan.listen.workers)
         self.inflight, self.keys = InflightRequests(MemoryBudget(memory)), KeyPoll(plan, keys)
-        self.captures, self.shadows = (
-            Captures(plan.paths.control_socket, self.keys),
-            Shadows(plan, self.upstreams, self.meter, self.board.index),
-        )
+        self.captures = Captures(plan.paths.control_socket, self.keys)
+        self.shadows = Shadows(plan, self.upstreams, self.meter, self.board.index)
         self.off_loop, self.request_ids, self.responses = OffLoop(), RequestIds(), ResponseFiles.of(plan)
         self.traces = Traces(plan.tracing) if plan.tracing else None
         self.admission = Admission(plan, self.upstreams, self.meter, self._watch_queues)
@@ -106,8 +104,7 @@ class Worker:
         )
         self.proxy = Proxy(self.upstreams, self.admission, attempts, self.meter)
         self.events = Hub(plan, keys, self.board, status=self.status, state=lambda: self.upstreams.state)
-        self._parent = os.getppid()
-        self._drain_ends = math.inf  # on the loop's clock
+        self._parent, self._drain_ends = os.getppid(), math.inf  # the latter on the loop's clock
 
     def set_shares(self, canaries: Collection[str], mirrors: tuple[Mirror, ...]) -> None:
         """The conversations of routes with a canary stay with one of two replicas too."""

@@ -1,4 +1,4 @@
-"""A share of a model's requests is sent to another engine too. One appliance with four workers."""
+"""A share of a model's requests is sent to another engine too. One appliance with two workers."""
 
 import asyncio
 import json
@@ -12,8 +12,11 @@ import pytest
 
 from berth.control.operations.shadow_commands import document, last
 from berth.ipc import traffic
+from berth.ipc.migration import Phase
 from berth.plan import read_keys
 from tests.e2e.appliance import Appliance, sim_models
+from tests.e2e.test_migrate import migration, newest
+from tests.fakes.plain_http import NO_AUTHORITIES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 VLLM, SGLANG = "m-sim", "m-sim-2"
@@ -24,7 +27,7 @@ BODY = {"model": "m", "max_tokens": 24, "temperature": 0, "messages": [{"role": 
 @pytest.fixture(scope="module")
 def berth() -> Iterator[Appliance]:
     models = sim_models("m", "vllm", f"sglang --differs {DIFFERS} --seed 3")
-    with Appliance(models, BERTH_WORKERS="4", BERTH_ADMIN_KEY="the-key-of-the-admin") as appliance:
+    with Appliance(models, BERTH_WORKERS="2") as appliance:
         yield appliance.wait_ready()
 
 
@@ -51,17 +54,22 @@ def words(berth: Appliance, replica: str) -> list[str]:
 
 
 async def ask(berth: Appliance, count: int, name: str = "") -> list[httpx.Response]:
-    """Each in a conversation of its own, over connections to all workers."""
+    """Each in a conversation of its own, over ten connections."""
+    async with httpx.AsyncClient(base_url=berth.url, timeout=60, trust_env=False, verify=NO_AUTHORITIES) as client:
+        gate = asyncio.Semaphore(10)
 
-    async def one(number: int) -> httpx.Response:
-        async with httpx.AsyncClient(base_url=berth.url, timeout=60, trust_env=False) as client:
-            headers = {"x-session-id": f"{name}{number}"}
-            return await client.post("/v1/chat/completions", json=BODY | {"stream": bool(number % 2)}, headers=headers)
+        async def one(number: int) -> httpx.Response:
+            headers, body = {"x-session-id": f"{name}{number}"}, BODY | {"stream": bool(number % 2)}
+            async with gate:
+                return await client.post("/v1/chat/completions", json=body, headers=headers)
 
-    found = []
-    for start in range(0, count, 10):
-        found += await asyncio.gather(*(one(number) for number in range(start, min(count, start + 10))))
-    return found
+        return await asyncio.gather(*(one(number) for number in range(count)))
+
+
+def compared(berth: Appliance, count: int) -> bool:
+    """So many requests have come, and none of them is on its way."""
+    found = results(berth)
+    return (found["requests"], found["waiting"]) == (count, 0)
 
 
 def begun(berth: Appliance, *more: str) -> None:
@@ -76,7 +84,7 @@ def all_mirror(berth: Appliance) -> bool:
     reports = traffic.read_reports(plan.paths.traffic, len(plan.replicas), len(plan.models))
     live = traffic.workers(plan.paths.heartbeats)
     aware = traffic.all_act_by(reports, live, control_pid=state.control_pid, sequence=state.sequence)
-    return aware and len(live) == 4 and any(one.ready for one in state.shadows)
+    return aware and len(live) == 2 and any(one.ready for one in state.shadows)
 
 
 def test_a_shadow_from_its_start_to_its_end(berth: Appliance) -> None:
@@ -89,7 +97,7 @@ def test_a_shadow_from_its_start_to_its_end(berth: Appliance) -> None:
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.headers["x-berth-replica"] for answer in answers} == {VLLM}
     assert answers[0].json()["choices"] == plain[0]["choices"]
-    berth.wait(lambda: (results(berth)["requests"], results(berth)["waiting"]) == (80, 0))
+    berth.wait(lambda: compared(berth, 80))
     found = results(berth)
     assert found["requests"] == found["not_chosen"] + found["pairs"] + sum(found["skipped"].values())
     assert 15 <= found["requests"] - found["not_chosen"] <= 65
@@ -118,10 +126,27 @@ def test_a_dead_worker_and_a_wedged_candidate_cost_no_client_and_are_counted(ber
     answers = asyncio.run(ask(berth, 12, "wedged"))
     assert {answer.status_code for answer in answers} == {200}
 
-    for worker in berth.find("router").children():
-        worker.kill()
+    for one in berth.find("router").children():
+        if "router" in one.cmdline():  # a worker
+            one.kill()
 
-    berth.wait(lambda: (results(berth)["requests"], results(berth)["waiting"]) == (12, 0))
+    berth.wait(lambda: compared(berth, 12))
     found = results(berth)
     assert (found["not_chosen"], found["pairs"] + sum(found["skipped"].values())) == (0, 12)
     assert run(berth, "shadow", "m", "--stop")[0] == 0
+    berth.wait(lambda: berth.replicas()[SGLANG]["status"] == "standby" and results(berth)["state"] == "done")
+
+
+def test_a_migration_compares_answers_before_its_canary(berth: Appliance) -> None:
+    code, shown = run(berth, "migrate", "m", "--to", "sglang", "--shadow", "100%", "--step-time", "600")
+    assert code == 0, shown
+    berth.wait(lambda: all_mirror(berth))
+    answers = asyncio.run(ask(berth, 60, "migrates"))
+    assert {answer.headers["x-berth-replica"] for answer in answers} == {VLLM}
+
+    berth.wait(lambda: migration(berth).phase is Phase.CANARY)
+
+    number = newest(berth).id
+    assert "results     diverged" in run(berth, "migration", number)[1]
+    assert run(berth, "migration", number, "abort")[0] == 0
+    berth.wait(lambda: migration(berth).phase is Phase.ROLLED_BACK)

@@ -32,6 +32,7 @@ VARIABLES = {"$model": ".*", "$__rate_interval": "1m", "$__interval": "5s", "$__
 NO_GPU = "this machine may have no GPU"
 NO_FULL_QUEUE = "no request was refused"
 NOT_BROKEN = "the other engine continued each broken stream"
+NO_SHADOW = "no shadow is on"
 EMPTY = {  # panel and query -> why it finds nothing
     "Errors per second A": "the other engine answered each request that failed",
     "GPU memory A": NO_GPU,
@@ -46,6 +47,8 @@ EMPTY = {  # panel and query -> why it finds nothing
     "Stay, and what a load takes A": "no model leaves for another one",
     "RAM for models that sleep A": "no model can sleep",
     "P50, P95, P99 by model, and by side of a migration B": "no migration runs",
+    "Shadows per second A": NO_SHADOW,
+    "Shadows per second B": NO_SHADOW,
     "Queued B": NO_FULL_QUEUE,
     "Broken streams B": NOT_BROKEN,
 }

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+from berth.ipc import shadow, shadow_results
 from berth.ipc.migration import Counts, Gate, Migration
 
 ALPHA: Final = 0.01  # a good candidate is rejected
@@ -48,6 +49,28 @@ def of_migration(migration: Migration) -> tuple[Gate, ...]:
 def failed(own: Counts, other: Counts) -> str:
     """The first gate that is not passed, with its numbers; "": all are."""
     return next((f"{gate.name}: {gate.numbers}" for gate in gates(own, other) if not gate.passed), "")
+
+
+def pairs(counts: shadow.Counts) -> int:
+    """The answers that a shadow has compared."""
+    return shadow_results.results("", "", "", 0.0, counts).pairs
+
+
+def shadow_failed(counts: shadow.Counts) -> str:
+    """Why a candidate gets no canary, by its answers to copies of requests; "": it may. Texts of two engines differ, so
+    they decide nothing.
+    """
+    found = shadow_results.results("", "", "", 0.0, counts)
+    if ratio(found.error, found.pairs, FEWEST_FAILURES, FEWEST_FAILURES + WORSE) >= REJECTS:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in found.failures.items())
+        return f"shadow failures: {found.error} of {found.pairs} ({kinds})"
+    if found.structure:
+        return f"shadow formats: {found.structure} of {found.pairs} without the requested form, or empty"
+    length = found.means["length"]
+    low, high = length.low or LONGEST, length.high or SHORTEST  # None: of too few
+    if length.pairs >= FEWEST_LENGTHS and not (low <= LONGEST and high >= SHORTEST):
+        return f"shadow lengths: {length.mean:.2f} times the client's ({low:.2f} to {high:.2f})"
+    return ""
 
 
 def ratio(bad: int, count: int, usual: float, worse: float) -> float:

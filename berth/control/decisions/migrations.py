@@ -1,7 +1,8 @@
 """The state machine of a migration, pure: the next phase, and what it means for the replicas.
 
 With room for two replicas:
-starting -> checking -> canary, step by step -> promoting -> settling -> retiring -> done.
+starting -> checking -> shadowing, if it is wanted -> canary, step by step -> promoting -> settling -> retiring ->
+done.
 Without: holding -> starting -> checking -> promoting -> settling -> done. Requests are queued until it is promoted.
 From each phase until settling it may roll back: the candidate gets no more requests at once, finishes those that it
 has, and stops. Without room the replica before is started again then, and requests are queued until it serves.
@@ -30,7 +31,8 @@ _P = Phase
 AT_REST: Final = frozenset({_S.STANDBY, _S.UNLOADED, *GIVEN_UP})
 _FAILED: Final = frozenset({_S.BACKOFF, _S.FAILED, _S.STOPPED, _S.UNHEALTHY, _S.STOPPING})
 _HELD: Final = frozenset({_P.HOLDING, _P.STARTING, _P.CHECKING, _P.PROMOTING, _P.ROLLING_BACK})
-ABORTABLE: Final = frozenset({_P.HOLDING, _P.STARTING, _P.CHECKING, _P.CANARY, _P.PROMOTING, _P.SETTLING})
+ABORTABLE: Final = frozenset({_P.HOLDING, _P.STARTING, _P.CHECKING, _P.SHADOWING, _P.CANARY, _P.PROMOTING, _P.SETTLING})
+PAIRS: Final = 50  # that a comparison needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +56,13 @@ def advance(migration: Migration, view: View, now: float) -> Migration:
     if migration.phase is _P.PROMOTING and view.written:
         reason = f"the revision cannot be written: {view.written}"
         return roll_back(migration, reason, now) if migration.how is How.SWAP else replace(migration, paused=reason)
+    if migration.phase is _P.SHADOWING:
+        return compared(migration, now)
     is_kept = now - migration.since < migration.options.keep_s or bool(migration.paused)
     rules = {
         _P.HOLDING: (rested(view.stable), _P.STARTING),
         _P.STARTING: (view.candidate.status is _S.READY and _is_dressed(migration), _P.CHECKING),
-        _P.CHECKING: (view.checked == "", _P.PROMOTING if migration.how is How.SWAP else _P.CANARY),
+        _P.CHECKING: (view.checked == "", after_check(migration)),
         _P.PROMOTING: (view.written == "", _P.SETTLING),
         _P.SETTLING: (not is_kept, _P.RETIRING),
         _P.RETIRING: (rested(view.stable) or migration.in_place, _P.DONE),
@@ -193,7 +197,7 @@ def wakes(operation: Operation | None, name: str) -> bool:
 
 def unproven(operations: Iterable[Operation]) -> frozenset[str]:
     """The candidates that run, and get no requests yet."""
-    early = (_P.STARTING, _P.CHECKING)
+    early = (_P.STARTING, _P.CHECKING, _P.SHADOWING)
     found = (one.migration for one in operations if one.migration is not None)
     return frozenset(one.candidate for one in found if one.phase in early or (one.how is How.SWAP and not one.promoted))
 
@@ -218,6 +222,23 @@ def effective(route: ModelRoute, orders: Mapping[str, tuple[str, ...]], operatio
     )
     room = {device: 2 * taken for device, taken in route.room.items()} if doubled else route.room
     return replace(route, replicas=orders.get(route.name, route.replicas), room=room)
+
+
+def after_check(migration: Migration) -> Phase:
+    """Without room for two there is nothing to compare with."""
+    if migration.how is How.SWAP:
+        return _P.PROMOTING
+    return _P.SHADOWING if migration.options.shadow else _P.CANARY
+
+
+def compared(migration: Migration, now: float) -> Migration:
+    """Until enough answers are compared, or the time of a step is over: too little traffic does not fail, since the
+    canary has gates of its own.
+    """
+    pairs = gates.pairs(migration.shadow.counts) if migration.shadow is not None else 0
+    if pairs < PAIRS and now - migration.since < migration.options.step_s:
+        return migration
+    return replace(migration, phase=_P.CANARY, since=now)
 
 
 def canary(migration: Migration, view: View, now: float) -> Migration:
@@ -260,9 +281,12 @@ def broken(migration: Migration, view: View) -> str:
         return f"{migration.candidate} is {record.status}: {record.reason}"
     if migration.phase is _P.CHECKING and view.checked:
         return f"the check failed: {view.checked}"
-    if migration.phase in (_P.CANARY, _P.PROMOTING, _P.SETTLING):
-        return gates.failed(migration.own, migration.other)
-    return ""
+    failed = ""
+    if migration.phase is _P.SHADOWING and migration.shadow is not None:
+        failed = gates.shadow_failed(migration.shadow.counts)
+    elif migration.phase in (_P.CANARY, _P.PROMOTING, _P.SETTLING):
+        failed = gates.failed(migration.own, migration.other)
+    return failed
 
 
 def rested(record: Record) -> bool:

@@ -12,8 +12,9 @@ from typing import Final
 from berth.control.decisions.migrations import AT_REST
 from berth.control.decisions.records import GIVEN_UP, Goal, Record, Transition
 from berth.control.decisions.restart_policy import History
+from berth.ipc.migration import Migration, Phase
 from berth.ipc.operations import Operation
-from berth.ipc.shadow import Counts, Mirror, Shadow, ShadowPhase
+from berth.ipc.shadow import Counts, Mirror, Shadow, ShadowOptions, ShadowPhase
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
@@ -106,5 +107,22 @@ def mirrors(operations: Iterable[Operation], ready: frozenset[str], offset_s: fl
             before=shadow.before,
         )
         for one in operations
-        if (shadow := one.shadow) is not None and shadow.is_on
+        if (shadow := one.shadow or of_migration(one)) is not None and shadow.is_on
     )
+
+
+def of_migration(operation: Operation) -> Shadow | None:
+    """While it compares its candidate's answers."""
+    migration = operation.migration
+    return migration.shadow if migration is not None and migration.phase is Phase.SHADOWING else None
+
+
+def counted(migration: Migration, counts: Counts) -> Migration:
+    """The migration with what has been counted; its comparison begins with the first call."""
+    if migration.phase is not Phase.SHADOWING:
+        return migration
+    options = ShadowOptions(to=migration.candidate, share=migration.options.shadow, for_s=migration.options.step_s)
+    begun = Shadow(
+        options=options, candidate=migration.candidate, phase=_P.MIRRORING, since=migration.since, before=counts
+    )
+    return replace(migration, shadow=replace(migration.shadow or begun, now=counts))

@@ -1,6 +1,6 @@
 """Runs the shadows: reads what the routers count, lets `decisions.shadows` decide, and keeps the result.
 
-The counts so far are in the operation, which survives control. The routers' file goes on when control is away.
+The counts so far are in the operation, which survives control. The routers count also while control is away.
 """
 
 import os
@@ -26,7 +26,12 @@ class Shadower:
     def follow_up(self, observation: Observation, sequence: int) -> None:
         """`sequence`: of the last State that was published."""
         running = [(one, one.shadow) for one in observation.operations if one.shadow is not None]
-        counts = shadow_counts.read(self._runtime.plan) if running else {}
+        migrating = [(one, one.migration) for one in observation.operations if one.migration is not None]
+        counts = shadow_counts.read(self._runtime.plan) if running or migrating else {}
+        for operation, migration in migrating:
+            after = shadows.counted(migration, counts.get(operation.model, ()))
+            if after != migration:
+                self._runtime.operations.progressed(operation, after)
         for operation, shadow in running:
             self.advance(operation, shadow, counts.get(operation.model, ()), sequence)
 

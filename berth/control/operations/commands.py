@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from berth.control.decisions.gates import of_migration as gates
+from berth.ipc import shadow_results
 from berth.ipc.control_socket import ask
 from berth.ipc.migration import How, Migration, Move, MoveKind, Phase
 from berth.ipc.operations import (
@@ -27,7 +28,6 @@ from berth.ipc.operations import (
     Request,
     Step,
 )
-from berth.ipc.shadow_results import lines as shadow_lines
 from berth.plan import RunPaths, read_plan
 
 FAILED: Final = 1
@@ -152,6 +152,9 @@ def migration_lines(migration: Migration) -> list[str]:
     lines += [f"  paused    {migration.paused}"] if migration.paused else []
     lines += [f"  reason    {migration.reason}"] if migration.reason else []
     lines += [f"  check     {migration.check}"] if migration.check else []
+    if migration.shadow is not None:
+        found = shadow_results.of_shadow(migration.shadow, "", time.monotonic())
+        lines += [f"  shadow  {line}" for line in shadow_results.lines(found)[1:]]
     sides = ((migration.candidate, migration.own), (migration.stable, migration.other))
     for name, counts in sides[:1] if migration.in_place else sides:
         probes = f" ({counts.probes} of Berth's own)" if counts.probes else ""
@@ -220,7 +223,7 @@ def show(reply: Reply, *, as_json: bool, dry_run: bool = False) -> None:
         lines = [] if dry_run else [operation_line(reply.operation)]
         if dry_run and (migration := reply.operation.migration) is not None:
             lines += planned_lines(migration)
-        found = shadow_lines(reply.shadow) if reply.shadow and not dry_run else []
+        found = shadow_results.lines(reply.shadow) if reply.shadow and not dry_run else []
         sys.stdout.write(("\n".join([*lines, *step_lines(reply.steps), *found]) or "nothing would change") + "\n")
     else:
         pins = [f"{model} pinned by {pin.by or 'someone'} at {_time(pin.since)}" for model, pin in reply.pins.items()]

@@ -36,8 +36,8 @@ def compared(request: InferenceRequest, own: Side, other: Side) -> tuple[Result,
     _mean(found, "duration", _log_ratio(other.duration_s, own.duration_s))
     if not is_greedy(request.body):
         return Result.STRUCTURE if is_broken else Result.SAMPLED, found
-    verdict = _texts(own.answer, other.answer, found)
-    return Result.STRUCTURE if is_broken else verdict, found
+    result = _texts(own.answer, other.answer, found)
+    return Result.STRUCTURE if is_broken else result, found
 
 
 def is_greedy(body: Json) -> bool:

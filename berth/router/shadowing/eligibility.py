@@ -14,7 +14,6 @@ from berth.state import EngineLoad
 BODY_BYTES: Final = 256 << 10  # of a request
 FULL: Final = 0.9  # of a KV cache
 _NO_STORE: Final = b"no-store"
-_WORDS: Final = frozenset({"text", "refusal"})  # kinds of parts of a message; others are media
 
 
 def ineligible(request: InferenceRequest, headers: Headers, size: int) -> Skip | None:
@@ -29,7 +28,7 @@ def ineligible(request: InferenceRequest, headers: Headers, size: int) -> Skip |
         return Skip.TOO_LARGE
     contents = (message.get("content") for message in request.body.get("messages") or ())
     parts = (part for content in contents if isinstance(content, list) for part in content)
-    return Skip.MEDIA if any(part.get("type", "text") not in _WORDS for part in parts) else None
+    return Skip.MEDIA if any(part.get("type", "text") != "text" for part in parts) else None
 
 
 def unusable(mirrored: Mirrored, ctx: RequestContext, candidate: str) -> Skip | None:

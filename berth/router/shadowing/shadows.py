@@ -1,7 +1,7 @@
 """The shadows of one worker: which requests are sent to another replica too, when, and what came of it.
 
 A request is chosen by a hash of its conversation when it is accepted. When its client has the response, it waits here
-for one of AT_ONCE places, of which each worker has its own. It gives way to clients at any time: while requests wait
+for one of AT_ONCE places, of which each worker has its own. Clients come first at any time: while requests wait
 for the model, or an engine of it is busy, nothing is sent, and what is on its way is given up. Every request that was
 chosen and not compared is counted with its reason.
 """

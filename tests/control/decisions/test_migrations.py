@@ -11,6 +11,7 @@ from berth.control.decisions.migrations import View, advance, effective, held, m
 from berth.control.decisions.records import Goal, Record
 from berth.ipc.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
 from berth.ipc.operations import Action, Operation, OperationState
+from berth.ipc.shadow import PLACES, Shadow, ShadowOptions, ShadowPhase
 from berth.plan import Launch, ModelRoute, Task
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_replica
@@ -31,6 +32,17 @@ BEGUN = Migration(
 )
 SWAP = replace(BEGUN, how=How.SWAP, phase=P.HOLDING, hold_since=NOW - 1)
 ENOUGH = Counts(attempts=40)
+COMPARED = replace(OPTIONS, shadow=0.5)
+
+
+def shadow(**counts: float) -> Shadow:
+    """What was compared, by the names of the cells with _ for a space."""
+    now = tuple(counts.get(name.replace(" ", "_"), 0.0) for name in PLACES)
+    options = ShadowOptions(to="new", share=0.5)
+    return Shadow(options=options, candidate="new", phase=ShadowPhase.MIRRORING, since=NOW, now=now)
+
+
+ENOUGH_PAIRS = replace(BEGUN, options=COMPARED, phase=P.SHADOWING, shadow=shadow(result_same=30, result_diverged=20))
 ROUTE = ModelRoute(name="chat", source="s", task=Task.GENERATE, replicas=("old", "new"), room={0: 300})
 
 
@@ -59,6 +71,11 @@ def operation(migration: Migration) -> Operation:
         (BEGUN, view(S.READY), P.CHECKING),
         (replace(BEGUN, phase=P.CHECKING), view(S.READY), P.CHECKING),
         (replace(BEGUN, phase=P.CHECKING), view(S.READY, checked=""), P.CANARY),
+        (replace(BEGUN, options=COMPARED, phase=P.CHECKING), view(S.READY, checked=""), P.SHADOWING),
+        (replace(SWAP, options=COMPARED, phase=P.CHECKING), view(S.READY, S.STANDBY, checked=""), P.PROMOTING),
+        (replace(BEGUN, options=COMPARED, phase=P.SHADOWING, since=NOW), view(S.READY), P.SHADOWING),
+        (replace(BEGUN, options=COMPARED, phase=P.SHADOWING), view(S.READY), P.CANARY),  # its time is over
+        (replace(ENOUGH_PAIRS, since=NOW), view(S.READY), P.CANARY),
         (replace(BEGUN, phase=P.CANARY), view(S.READY), P.CANARY),
         (replace(BEGUN, phase=P.CANARY, step=1, own=ENOUGH), view(S.READY), P.PROMOTING),
         (replace(BEGUN, phase=P.CANARY, step=1, own=ENOUGH, since=NOW), view(S.READY), P.CANARY),
@@ -367,3 +384,25 @@ def test_whatever_happens_it_ends_with_one_of_the_two_in_front(
         now += 100
     assert migration.phase in (P.DONE, P.ROLLED_BACK)
     assert migration.promoted == (migration.phase is P.DONE)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (shadow(result_same=9, result_diverged=40), ""),
+        (shadow(result_same=40, result_error=1, failed_cut=1), ""),
+        (
+            shadow(result_same=40, result_error=3, failed_cut=2, failed_timeout=1),
+            "shadow failures: 3 of 43 (timeout 1, cut 2)",
+        ),
+        (shadow(result_same=40, result_structure=1), "shadow formats: 1 of 41 without the requested form, or empty"),
+        (shadow(result_same=40, count_length=40, sum_length=40, squares_length=41), "shadow lengths: 2.72 times"),
+        (shadow(result_same=40, count_length=20, sum_length=20, squares_length=21), ""),
+        (shadow(result_same=40, count_length=40, sum_length=0.4, squares_length=1), ""),
+    ],
+)  # fmt: skip
+def test_what_was_compared_decides_before_the_canary(found: Shadow, reason: str) -> None:
+    after = advance(replace(ENOUGH_PAIRS, shadow=found, since=NOW), view(S.READY), NOW)
+    assert after.reason.startswith(reason)
+    assert (after.phase is P.ROLLING_BACK) is bool(reason)
+    assert "new" in unproven([operation(replace(ENOUGH_PAIRS, shadow=found))])

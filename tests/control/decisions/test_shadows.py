@@ -6,7 +6,8 @@ import pytest
 
 from berth.control.decisions import migrations, requests
 from berth.control.decisions.records import Goal, Record
-from berth.control.decisions.shadows import View, advance, ended, hidden, mirrors, step
+from berth.control.decisions.shadows import View, advance, counted, ended, hidden, mirrors, step
+from berth.ipc.migration import How, Migration, Options, Phase
 from berth.ipc.operations import Action, Operation, OperationState
 from berth.ipc.shadow import PLACES, WIDTH, Mirror, Shadow, ShadowOptions, ShadowPhase
 from berth.plan import Launch, ModelRoute, Task
@@ -151,3 +152,32 @@ def test_its_operation_ends_with_what_was_compared() -> None:
     failed = requests.shadowed(replace(over, failed=True, reason="it broke"))
     assert failed is not None
     assert (failed.state, failed.reason) == (OperationState.FAILED, "it broke")
+
+
+MIGRATION = Migration(
+    options=Options(to="new", shadow=0.25, step_s=60),
+    how=How.BOTH,
+    candidate="new",
+    stable="old",
+    before=("old", "new"),
+    after=("new", "old"),
+    revision=2,
+    phase=Phase.SHADOWING,
+    since=NOW - 10,
+)
+
+
+def test_a_migration_compares_from_the_first_counts_of_its_phase_on() -> None:
+    begun = counted(MIGRATION, SOME)
+    after = counted(begun, MORE)
+    running = replace(operation(ON), action=Action.MIGRATE, shadow=None, migration=after)
+
+    assert begun.shadow is not None
+    assert after.shadow is not None
+    assert (begun.shadow.counts, after.shadow.counts) == (NONE, SOME)
+    assert mirrors([running], frozenset({"new"}), 0.0) == (
+        Mirror(id="1", model="chat", replica="new", share=0.25, ready=True, ends=NOW + 50, before=SOME),
+    )
+    canary = replace(after, phase=Phase.CANARY)
+    assert counted(canary, NONE) is canary
+    assert mirrors([replace(running, migration=canary)], frozenset(), 0.0) == ()

@@ -13,6 +13,7 @@ from berth.cli.main import main
 from berth.control.operations.server import serve
 from berth.ipc.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
 from berth.ipc.operations import Action, Denial, DenialCode, Operation, OperationState, Reply, Request, Step
+from berth.ipc.shadow import PLACES, Shadow, ShadowOptions, ShadowPhase
 from tests.fakes.plans import make_plan, make_replica
 
 MIGRATION = Migration(
@@ -78,17 +79,33 @@ def run(*arguments: str) -> object:
 
 def test_a_migration_is_requested_as_it_is_typed(control: Control) -> None:
     typed = ("--steps", "10%,100", "--step-time", "7", "--step-requests", "9", "--keep", "5", "--hold", "4")
-    assert (
-        run("migrate", "chat", "--to", "sglang", "--how", "swap", *typed, "--first-token", "2", "--token", "0.1") == 0
-    )
+    more = ("--first-token", "2", "--token", "0.1", "--shadow", "10%")
+    assert run("migrate", "chat", "--to", "sglang", "--how", "swap", *typed, *more) == 0
 
     change = control.requests[0].change
     assert change is not None
     assert (change.action, change.model) == (Action.MIGRATE, "chat")
     assert change.migrate == Options(
         to="sglang", how=How.SWAP, steps=(10, 100), step_s=7, step_requests=9, keep_s=5, hold_s=4,
-        first_token_s=2, token_s=0.1,
+        first_token_s=2, token_s=0.1, shadow=0.1,
     )  # fmt: skip
+
+
+def test_a_migration_shows_what_was_compared_before_its_canary(
+    control: Control, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = tuple({"requests": 9.0, "not_chosen": 4.0, "result same": 5.0}.get(name, 0.0) for name in PLACES)
+    options = ShadowOptions(to="sglang", share=0.1)
+    found = Shadow(options=options, candidate="chat-sglang", phase=ShadowPhase.MIRRORING, since=0.0, now=counts)
+    control.reply = Reply(operation=replace(RUNNING, migration=replace(MIGRATION, shadow=found)))
+    assert run("migration", "7") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line for line in shown if "shadow" in line] == [
+        "  shadow    requests    9, 5 of them chosen",
+        "  shadow    compared    5, and 0 on their way",
+        "  shadow    not made    0",
+        "  shadow    results     same 5",
+    ]
 
 
 def test_a_rollback_is_quick(control: Control) -> None:

@@ -69,7 +69,7 @@ def test_shows_what_was_found_with_its_intervals(control: Control, capsys: pytes
         "  results     error 2, same 80, diverged 8",
         "  failures    timeout 2",
         "  text        90.91% (80.13% to 97.00%): 80 of 88 answers with the same text",
-        "  duration    1.105 (1.075 to 1.136) times the client's: time of the whole answer",
+        "  duration    1.105 (1.072 to 1.140) times the client's: time of the whole answer",
         "  logprobs    0.100 (-0.069 to 0.269) nats: difference of the log probabilities of the same tokens",
     ]
 

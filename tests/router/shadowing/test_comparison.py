@@ -1,4 +1,4 @@
-"""What two answers have in common, and the one verdict about them."""
+"""What two answers have in common, and the one result about them."""
 
 import math
 from typing import Any
@@ -22,7 +22,7 @@ def request(**body: Any) -> InferenceRequest:
     return InferenceRequest(operation=Operation.CHAT, model="m", body={"messages": messages, "temperature": 0, **body})
 
 
-def verdict(own: Answer, other: Answer, **body: Any) -> tuple[Result, dict[str, float]]:
+def judged(own: Answer, other: Answer, **body: Any) -> tuple[Result, dict[str, float]]:
     result, found = compared(request(**body), Side(answer=own), Side(answer=other))
     return result, {name: value for name, value in found.items() if not name.startswith("of ")}
 
@@ -43,7 +43,7 @@ UNSURE = ("b", -0.7, {"b": -0.7, "c": -0.8})
 OTHER = ("c", -0.01, {"c": -0.01, "b": -5.0})
 BEGINS: tuple[str, float, dict[str, float]] = ("a", -0.1, {})
 
-VERDICTS: dict[str, tuple[Answer, Answer, dict[str, Any], Result]] = {
+PAIRS: dict[str, tuple[Answer, Answer, dict[str, Any], Result]] = {
     "equal texts": (said("a b"), said("a b"), {}, Result.SAME),
     "other reasoning": (said("a", reasoning="x"), said("a", reasoning="y"), {}, Result.DIVERGED),
     "other texts": (said("a b"), said("a c"), {}, Result.DIVERGED),
@@ -87,10 +87,10 @@ VERDICTS: dict[str, tuple[Answer, Answer, dict[str, Any], Result]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", VERDICTS)
-def test_each_pair_has_one_verdict(case: str) -> None:
-    own, other, body, result = VERDICTS[case]
-    assert verdict(own, other, **body)[0] is result
+@pytest.mark.parametrize("case", PAIRS)
+def test_each_pair_has_one_result(case: str) -> None:
+    own, other, body, result = PAIRS[case]
+    assert judged(own, other, **body)[0] is result
 
 
 def test_tokens_count_up_to_the_first_other_one() -> None:
@@ -108,7 +108,7 @@ def test_log_probabilities_are_compared_as_far_as_the_tokens_are_the_same() -> N
     other = scored(("a", -0.2, {}), ("b", -0.5, {}), ("d", -9.0, {}))
     _, found = compared(request(), Side(answer=own), Side(answer=other))
     assert (found["count logprobs"], round(found["sum logprobs"], 6)) == (1, 0.2)
-    assert "count logprobs" not in verdict(own, said("a b c"))[1]
+    assert "count logprobs" not in judged(own, said("a b c"))[1]
 
 
 def test_times_and_lengths_are_ratios_where_both_are_known() -> None:

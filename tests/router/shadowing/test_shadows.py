@@ -163,6 +163,28 @@ async def test_whole_answers_are_compared_and_nothing_is_charged(box: Box) -> No
     assert [one.replica for one in finished] == [STABLE, STABLE]
 
 
+async def test_status_and_metrics_have_what_was_found(box: Box) -> None:
+    assert b"berth_shadow_total{" not in (await ask(box.app, "/metrics")).body
+    await box.ask(CHAT)
+    await box.ask({**CHAT, "n": 2})
+    await box.settled()
+
+    (model,) = (await ask(box.app, "/status")).json["models"]
+    metrics = (await ask(box.app, "/metrics")).body.decode().splitlines()
+
+    assert (model["shadow"]["replica"], model["shadow"]["pairs"], model["shadow"]["skipped"]["choices"]) == (
+        CANDIDATE,
+        1,
+        1,
+    )
+    assert [line for line in metrics if line.startswith("berth_shadow")] == [
+        'berth_shadow_total{model="chat",result="same"} 1.0',
+        'berth_shadow_skipped_total{model="chat",reason="choices"} 1.0',
+    ]
+    box.publish()
+    assert (await ask(box.app, "/status")).json["models"][0]["shadow"] is None
+
+
 async def test_a_share_of_the_conversations_is_mirrored_and_each_of_them_whole(box: Box) -> None:
     box.publish(Mirror(id="7", model="chat", replica=CANDIDATE, share=0.3, ready=True))
     for _ in range(3):
