@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from berth.control.ledger.audit_log import AuditLog
 from berth.control.ledger.key_watch import KeyWatch
 from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.logs.engine_logs import Follower, Output
+from berth.control.migrating.dresser import COMMAND
 from berth.control.migrating.examination import Examination
 from berth.control.migrating.migrator import Migrator, canaries
 from berth.control.observe import Observer
@@ -67,7 +68,9 @@ class Controller:
         timing: Timing | None = None,
         output: Output | None = None,
         gpus: Gpus | None = None,
+        reviser: Sequence[str] = COMMAND,
     ) -> None:
+        """`reviser`: see Migrator."""
         self._plan, self._keys, self._orphaned = plan, keys, orphaned
         output = output or Output(plan.logs.format)
         self.supervisord = SupervisordClient(plan.paths.supervisord_socket)
@@ -97,6 +100,7 @@ class Controller:
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._host = HostWatch(plan)
         self._migrator: Migrator | None = None  # while `run` runs
+        self._reviser = reviser
         self._stopping = asyncio.Event()
 
     def _keys_changed(self, result: str, details: Mapping[str, str]) -> None:
@@ -128,7 +132,7 @@ class Controller:
             executor = Executor(self._runtime, self._observer, sleep_mode, tasks)
             loader = AdapterLoader(self._runtime, prober, tasks)
             examination = Examination(prober, canary, self._plan.limits.first_token_timeout_s)
-            self._migrator = migrator = Migrator(self._runtime, examination, tasks)
+            self._migrator = migrator = Migrator(self._runtime, examination, tasks, self._reviser)
             snapshot = await self._observer.first_snapshot()
             if snapshot is not None:
                 self._recover(snapshot, await self._observer.sleeping(prober, snapshot))
