@@ -101,8 +101,9 @@ soak: setup ## ten minutes with an engine killed every 5 s: make soak SOAK="--mi
 	$(BIN)/python -m tests.chaos.soak $(SOAK)
 
 .PHONY: migration-kills
-migration-kills: setup ## a kill of control or an engine in each phase of a migration (`make test` has a short form)
+migration-kills: setup ## 108 kills in the phases of a migration: engines, control, routers, supervisord (half an hour)
 	$(BIN)/python -m tests.chaos.migration_kills
+	$(BIN)/python -m tests.chaos.migration_box_kills
 
 SWAPS ?= 1000 --kills 300 --sleep --report .berth/swap-soak.json
 .PHONY: swap-soak
@@ -110,9 +111,9 @@ swap-soak: setup ## three models that take turns under load, with kills: make sw
 	$(BIN)/python -m tests.chaos.swap_soak --swaps $(SWAPS)
 
 .PHONY: e2e-sglang
-e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang go on with each other's streams (3.2 GB)
+e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang continue each other's streams, and migrate (3.2 GB)
 	@$(BIN)/python -m etc.tools.setup.sglang_cpu.install
-	E2E_SGLANG=1 $(PYTEST) -n 0 --durations 5 tests/e2e/test_sglang.py
+	E2E_SGLANG=1 $(PYTEST) -n 0 --durations 5 tests/e2e/test_sglang.py tests/e2e/test_sglang_migration.py
 
 CLIENTS ?=
 .PHONY: clients-test

@@ -32,7 +32,7 @@ from berth.errors import (
     TooLargeError,
 )
 from berth.ipc.control_socket import ask
-from berth.ipc.migration import Move
+from berth.ipc.migration import Move, MoveKind
 from berth.ipc.operations import Change, Denial, DenialCode, Reply, Request
 from berth.plan import Keys, Plan
 from berth.records import audit, usage
@@ -215,13 +215,17 @@ def routes(worker: Worker) -> list[Route]:
 
 def change_of(body: bytes, by: str) -> Change | Move:
     """Of a model, or of a running migration. InvalidRequestError for a body that is neither."""
+    fields: Any = None
     try:
-        fields: Any = msgspec.json.decode(body)
+        fields = msgspec.json.decode(body)
         if "migration" in fields:
             return msgspec.convert(fields, Move)
         return msgspec.convert({**fields, "by": by}, Change)
     except (ValueError, TypeError, RecursionError) as error:
+        is_move = isinstance(fields, dict) and "migration" in fields
         example = '{"action": "unload", "model": "chat"}'
+        if is_move:
+            example = f'{{"migration": "79d49538", "kind": "pause"}}; kinds are {", ".join(MoveKind)}'
         raise InvalidRequestError(f"The body is not an operation ({error}). Send, for example, {example}") from error
 
 

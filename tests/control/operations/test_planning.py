@@ -417,13 +417,21 @@ def test_moves_change_a_running_migration_only() -> None:
     assert operations.kept.orders == {"chat": ("chat-sglang", "chat-vllm")}
 
     unknown = operations.move(Move(migration="x", kind=MoveKind.ABORT), "me", NOW)
-    wrong = operations.move(Move(migration=one.id, kind=MoveKind.RESUME), "me", NOW)
+    same = operations.move(Move(migration=one.id, kind=MoveKind.RESUME), "me", NOW)
+    retiring = replace(one.migration, phase=Phase.RETIRING)
+    operations.progressed(one, retiring)
+    wrong = operations.move(Move(migration=one.id, kind=MoveKind.PAUSE), "me", NOW)
+    operations.progressed(one, replace(one.migration, phase=Phase.SETTLING))
     back = operations.cancel(one.id).operation
 
     assert (unknown.denial and unknown.denial.code) == DenialCode.UNKNOWN_OPERATION
     assert wrong.denial is not None
     assert wrong.denial.code is DenialCode.OVER
-    assert wrong.denial.message.endswith("is settling: it cannot resume.")
+    assert wrong.denial.message.endswith(
+        "is retiring, where it cannot pause. Possible now: nothing; it ends by itself."
+    )
+    assert same.operation is not None
+    assert same.denial is None
     assert back is not None
     assert back.migration is not None
     assert (back.migration.phase, back.migration.reason) == (Phase.ROLLING_BACK, "aborted by berth cancel")
