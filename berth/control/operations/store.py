@@ -208,7 +208,9 @@ class Operations:
         if operation is None or operation.migration is None:
             return Reply(denial=denials.unknown_operation(move.migration))
         if not operation.running:
-            text = f"Migration {operation.id} is over: {operation.state}. {operation.reason}"
+            text = f"Migration {operation.id} is over: {operation.state}, {operation.reason}."
+            if operation.migration.promoted:
+                text += f" `berth rollback {operation.model}` returns to the revision before."
             return Reply(denial=Denial(code=DenialCode.OVER, message=text))
         changed = migrations.moved(operation.migration, move, by, now)
         if changed is None:

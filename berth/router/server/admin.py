@@ -5,6 +5,7 @@ The router only forwards them to control (see berth.ipc.operations), which also 
 """
 
 import asyncio
+import dataclasses
 import hashlib
 import hmac
 import re
@@ -32,7 +33,7 @@ from berth.errors import (
     TooLargeError,
 )
 from berth.ipc.control_socket import ask
-from berth.ipc.migration import Move, MoveKind
+from berth.ipc.migration import Move, MoveKind, Options
 from berth.ipc.operations import Change, Denial, DenialCode, Reply, Request
 from berth.plan import Keys, Plan
 from berth.records import audit, usage
@@ -220,13 +221,22 @@ def change_of(body: bytes, by: str) -> Change | Move:
         fields = msgspec.json.decode(body)
         if "migration" in fields:
             return msgspec.convert(fields, Move)
-        return msgspec.convert({**fields, "by": by}, Change)
+        change = msgspec.convert({**fields, "by": by}, Change)
+        require_options(fields.get("migrate") or {})
+        return change
     except (ValueError, TypeError, RecursionError) as error:
         is_move = isinstance(fields, dict) and "migration" in fields
         example = '{"action": "unload", "model": "chat"}'
         if is_move:
             example = f'{{"migration": "79d49538", "kind": "pause"}}; kinds are {", ".join(MoveKind)}'
         raise InvalidRequestError(f"The body is not an operation ({error}). Send, for example, {example}") from error
+
+
+def require_options(given: Mapping[str, Any]) -> None:
+    """ValueError for an option of migrations that does not exist: the default would count in its place."""
+    known = {one.name for one in dataclasses.fields(Options)}
+    if unknown := sorted(given.keys() - known):
+        raise ValueError(f"migrate has no {', '.join(map(repr, unknown))}: it has {', '.join(sorted(known))}")
 
 
 def _number(query: Mapping[str, str], name: str, most: float) -> float:
