@@ -221,9 +221,8 @@ def change_of(body: bytes, by: str) -> Change | Move:
         fields = msgspec.json.decode(body)
         if "migration" in fields:
             return msgspec.convert(fields, Move)
-        change = msgspec.convert({**fields, "by": by}, Change)
-        require_options(fields.get("migrate") or {})
-        return change
+        require_options({**fields}.get("migrate") or {})
+        return msgspec.convert({**fields, "by": by}, Change)
     except (ValueError, TypeError, RecursionError) as error:
         is_move = isinstance(fields, dict) and "migration" in fields
         example = '{"action": "unload", "model": "chat"}'
