@@ -1,5 +1,6 @@
 """Another command line of a model: planned by a program of its own, and in the plan only while a replica rests."""
 
+import asyncio
 import os
 import sys
 from dataclasses import replace
@@ -8,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from berth.control.decisions.records import Record, Timing
+from berth.control.hangs.canary import Canary
 from berth.control.migrating.dresser import Dresser
+from berth.control.migrating.examination import Examination
 from berth.control.migrating.migrator import Migrator
+from berth.control.operations.store import Kept
+from berth.control.probes import Prober
 from berth.control.runtime import Runtime
 from berth.control.supervisord_client import SupervisordClient
 from berth.host.gpu_usage import Gpus
@@ -144,3 +149,22 @@ def test_a_revision_holds_what_has_changed(tmp_path: Path) -> None:
     assert (one.v, one.number, one.changes, one.order) == (2, 2, MIGRATION.changes, (0, 1))
     assert one.says == {"engines": "old dressed, new", "args": "dressed"}
     assert (plain.v, plain.changes, plain.says) == (1, (), {"engines": "old, new"})
+
+
+async def test_a_migration_whose_plan_cannot_be_written_is_rolled_back(tmp_path: Path) -> None:
+    runtime = runtime_of(tmp_path)
+    operation = Operation(id="7", action=Action.MIGRATE, model="chat", created_at=1.0, migration=MIGRATION)
+    runtime.operations.resume(Kept(operations=(operation,)))
+    async with asyncio.TaskGroup() as tasks, Prober() as prober:
+        migrator = Migrator(runtime, Examination(prober, Canary(prober, 1), 1), tasks, FAKE)
+        revised = await migrator.dresser.revised(WANTED)
+        dressed = migrator._dressed(MIGRATION, 5.0)
+        folder = dress_path(runtime.plan.paths, "chat-old")
+        folder.mkdir()
+        migrator.keep(operation, revised)
+    (kept,) = runtime.operations.kept.operations
+
+    assert kept.migration is not None
+    for found in (dressed, kept.migration):
+        assert (found.phase, found.dressed) == (Phase.ROLLING_BACK, False)
+        assert found.reason.startswith("the plan cannot be written: ")

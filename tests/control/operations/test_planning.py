@@ -18,6 +18,7 @@ from berth.plan import (
     Launch,
     MemoryEstimate,
     ModelRoute,
+    Ranks,
     Restarts,
     Revision,
     RevisionState,
@@ -306,6 +307,16 @@ def test_a_change_that_cannot_be_says_why(
 
     assert isinstance(denied, Denial)
     assert message in denied.message
+
+
+def test_a_model_on_several_boxes_is_changed_on_each_of_them() -> None:
+    ranks = Ranks(nodes=2, rank=0, head="a", own="a", port=1, interface="eth0", url="http://a")
+    spread = seen(replace(OLD, replica=replace(OLD.replica, ranks=ranks)), route=ALONE.routes[0])
+    denied = planned(spread, around_of(spread, "engines[0].args=--x", to="", set=(ARGS,)), to="", set=(ARGS,))
+
+    assert isinstance(denied, Denial)
+    assert "runs on several boxes: change BERTH_MODELS on each of them" in denied.message
+    assert wanted(replace(asked(), model="other"), spread, AROUND) is None
 
 
 def test_a_later_migration_keeps_what_was_changed_and_a_rollback_undoes_it() -> None:
