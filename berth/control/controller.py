@@ -70,8 +70,7 @@ class Controller:
         gpus: Gpus | None = None,
         reviser: Sequence[str] = COMMAND,
     ) -> None:
-        """`reviser`: see Migrator."""
-        self._plan, self._keys, self._orphaned = plan, keys, orphaned
+        self._plan, self._keys, self._orphaned, self._reviser = plan, keys, orphaned, reviser
         output = output or Output(plan.logs.format)
         self.supervisord = SupervisordClient(plan.paths.supervisord_socket)
         self._records: dict[str, Record] = {}
@@ -94,13 +93,11 @@ class Controller:
         self._gpu_states: tuple[GpuState, ...] = ()
         self._demand = self._runtime.demand
         self._adapter_watch = AdapterWatch(self._runtime, lambda: self._observer.observation(self._snapshot, {}))
-        self._usage = UsageWriter(plan)
-        self._audit = AuditLog(plan.paths.data_dir)
+        self._usage, self._audit = UsageWriter(plan), AuditLog(plan.paths.data_dir)
         self._captures = Captures(plan, self._audit.add)
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._host = HostWatch(plan)
         self._migrator: Migrator | None = None  # while `run` runs
-        self._reviser = reviser
         self._stopping = asyncio.Event()
 
     def _keys_changed(self, result: str, details: Mapping[str, str]) -> None:

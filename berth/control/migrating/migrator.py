@@ -18,8 +18,8 @@ from berth.control.migrating.dresser import COMMAND, Dresser
 from berth.control.migrating.evidence import Evidence
 from berth.control.migrating.examination import PROMPTS, Examination, Finding
 from berth.control.operations import planning
-from berth.control.operations.planning import Around
 from berth.control.operations.store import NOTHING
+from berth.control.operations.targets import Around
 from berth.control.runtime import Runtime
 from berth.host import cgroup
 from berth.ipc import traffic

@@ -12,7 +12,7 @@ from berth.control.decisions.records import Observation, Record
 from berth.control.decisions.residency import BY_IDLE, BY_REQUEST, BY_STOP, Decision
 from berth.control.operations import denials, planning
 from berth.control.operations.event_ring import EventRing
-from berth.control.operations.planning import Around
+from berth.control.operations.targets import Around
 from berth.ipc.migration import Migration, Move, MoveKind
 from berth.ipc.operations import (
     HISTORY,

@@ -7,8 +7,9 @@ import pytest
 
 from berth.control.decisions.records import Goal, Observation, Record
 from berth.control.operations.event_ring import EventRing
-from berth.control.operations.planning import Around, migration, wanted
+from berth.control.operations.planning import migration, wanted
 from berth.control.operations.store import Operations
+from berth.control.operations.targets import Around
 from berth.ipc.migration import How, Migration, Move, MoveKind, Options, Phase
 from berth.ipc.operations import HISTORY, Action, Change, Denial, DenialCode
 from berth.ipc.revising import Revised, Wanted
