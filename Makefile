@@ -118,8 +118,9 @@ soak: setup ## ten minutes with an engine killed every 5 s: make soak SOAK="--mi
 	$(BIN)/python -m tests.chaos.soak $(SOAK)
 
 .PHONY: migration-kills
-migration-kills: setup ## a kill of control or an engine in each phase of a migration (`make test` has a short form)
+migration-kills: setup ## 108 kills in the phases of a migration: engines, control, routers, supervisord (half an hour)
 	$(BIN)/python -m tests.chaos.migration_kills
+	$(BIN)/python -m tests.chaos.migration_box_kills
 
 SWAPS ?= 1000 --kills 300 --sleep --report .berth/swap-soak.json
 .PHONY: swap-soak
@@ -137,9 +138,9 @@ residency: setup ## the decision which models are loaded, in a million random ev
 	RESIDENCY_EVENTS=$(EVENTS) $(PYTEST) -n 0 --durations 5 tests/control/decisions/test_preemption.py tests/control/decisions/test_claims.py
 
 .PHONY: e2e-sglang
-e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang go on with each other's streams (3.2 GB)
+e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang continue each other's streams, and migrate (3.2 GB)
 	@$(BIN)/python -m etc.tools.setup.sglang_cpu.install
-	E2E_SGLANG=1 $(PYTEST) -n 0 --durations 5 tests/e2e/test_sglang.py
+	E2E_SGLANG=1 $(PYTEST) -n 0 --durations 5 tests/e2e/test_sglang.py tests/e2e/test_sglang_migration.py
 
 NODES ?=
 .PHONY: e2e-nodes

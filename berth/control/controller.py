@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -33,6 +33,7 @@ from berth.control.ledger.audit_log import AuditLog
 from berth.control.ledger.key_watch import KeyWatch
 from berth.control.ledger.usage_writer import UsageWriter
 from berth.control.logs.engine_logs import Follower, Output
+from berth.control.migrating.dresser import COMMAND
 from berth.control.migrating.examination import Examination
 from berth.control.migrating.migrator import Migrator, canaries
 from berth.control.migrating.shadower import Shadower
@@ -86,8 +87,9 @@ class Controller:
         timing: Timing | None = None,
         output: Output | None = None,
         gpus: Gpus | None = None,
+        reviser: Sequence[str] = COMMAND,
     ) -> None:
-        self._plan, self._keys, self._orphaned = plan, keys, orphaned
+        self._plan, self._keys, self._orphaned, self._reviser = plan, keys, orphaned, reviser
         output = output or Output(plan.logs.format)
         self.supervisord = SupervisordClient(plan.paths.supervisord_socket)
         self._records: dict[str, Record] = {}
@@ -110,8 +112,7 @@ class Controller:
         self._gpu_states: tuple[GpuState, ...] = ()
         self._demand = self._runtime.demand
         self._adapter_watch = AdapterWatch(self._runtime, lambda: self._observer.observation(self._snapshot, {}))
-        self._usage = UsageWriter(plan)
-        self._audit = AuditLog(plan.paths.data_dir)
+        self._usage, self._audit = UsageWriter(plan), AuditLog(plan.paths.data_dir)
         self._captures = Captures(plan, self._audit.add)
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
         self._host = HostWatch(plan)
@@ -148,7 +149,7 @@ class Controller:
             executor = Executor(self._runtime, self._observer, sleep_mode, tasks)
             loader = AdapterLoader(self._runtime, prober, tasks)
             examination = Examination(prober, canary, self._plan.limits.first_token_timeout_s)
-            self._migrator = migrator = Migrator(self._runtime, examination, tasks)
+            self._migrator = migrator = Migrator(self._runtime, examination, tasks, self._reviser)
             snapshot = await self._observer.first_snapshot()
             if snapshot is not None:
                 self._recover(snapshot, await self._observer.sleeping(prober, snapshot))

@@ -80,6 +80,7 @@ class Options:
     @property
     def rolls_back(self) -> bool:
         return not (self.to or self.changes)
+
     shadow: float = 0.0  # the share of the conversations that is compared before the canary; 0: none
 
 

@@ -1,4 +1,5 @@
-"""The Plan: what boot decided, for control, the router and `berth exec`. Written once as plan.json, then only read.
+"""The Plan: what boot decided, for control, the router and `berth exec`. Written as plan.json, and changed by
+migrations alone, for replicas that rest.
 
 It holds no secret: those are in keys.json next to it (`Keys`, mode 0600), for the router, control and `berth exec`.
 

@@ -78,6 +78,21 @@ def test_what_cannot_be_planned_says_why(wanted: Wanted, models: str, reason: st
         revise(wanted, running(), replace(SETTINGS, models=parse_models(models)), machine())
 
 
+def test_an_engine_that_berth_has_chosen_is_planned_again_next_to_attached_ones() -> None:
+    attached = "{url: 'http://127.0.0.1:9/v1', dialect: vllm}"
+    text = f"chat: {{source: Qwen/Qwen3-8B}}\nboth: {{source: m, engines: [sim, {attached}]}}"
+    settings = Settings(models=parse_models(text))
+    plan = make_plan(settings, machine())
+    chosen = revise(replace(ARGS, replica=plan.models[0].replicas[0]), plan, settings, machine())
+    both = revise(Wanted(model="both", replica="both-sim", set=("args=--itl 3ms",)), plan, settings, machine())
+
+    assert chosen.changes == ("vllm.args=--max-num-seqs 64",)
+    assert [one.name for one in both.replicas] == ["both-sim"]
+    other = replace(plan, replicas=tuple(replace(one, url="http://127.0.0.1:1") for one in plan.replicas))
+    with pytest.raises(BerthError, match="would be another engine: change BERTH_MODELS, and restart"):
+        revise(replace(ARGS, replica=plan.models[0].replicas[0]), other, settings, machine())
+
+
 def test_other_gpus_need_a_restart() -> None:
     settings = replace(SETTINGS, models=parse_models("chat: {source: Qwen/Qwen3-8B, engines: [vllm]}"))
     plan = make_plan(settings, machine())

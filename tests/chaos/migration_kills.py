@@ -5,7 +5,6 @@ replicas serves at the end, the revision on the disk is the one that runs, and c
 """
 
 import asyncio
-import itertools
 import os
 import shutil
 import signal
@@ -15,42 +14,51 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import psutil
+
 from berth.control.controller import Controller
 from berth.control.logs.engine_logs import Output
 from berth.control.publish import read_control_state
 from berth.ipc.control_socket import ask
 from berth.ipc.migration import How, Migration, Options, Phase
 from berth.ipc.operations import Action, Change, Operation, Request
-from berth.plan import Author, Keys, Plan, Revision, Standby
+from berth.plan import Author, Keys, Plan, Revision, Standby, read_plan
 from berth.records.revisions import keep, read
 from berth.state import ReplicaStatus
-from tests.control.harness import FAST, Appliance, appliance, engine, plan_of
+from tests.control.harness import FAST, ROOT, Appliance, appliance, engine, plan_of
 
 Victim = Literal["control", "candidate", "stable"]
 OLD, NEW = "chat-old", "chat-new"
 LIMIT_S = 60.0
 BOTH = (Phase.STARTING, Phase.CHECKING, Phase.CANARY, Phase.PROMOTING, Phase.SETTLING, Phase.RETIRING)
 SWAP = (Phase.HOLDING, Phase.STARTING, Phase.CHECKING, Phase.PROMOTING, Phase.SETTLING)
-BEGINS = {How.BOTH: BOTH, How.SWAP: SWAP}
+# The ways of a migration: with another command line in the place of the engine that serves, it is one after the other.
+Way = Literal["both", "swap", "place"]
+BEGINS: dict[Way, tuple[Phase, ...]] = {"both": BOTH, "swap": SWAP, "place": SWAP}
+VICTIMS: dict[Way, tuple[Victim, ...]] = {
+    "both": ("control", "candidate", "stable"),
+    "swap": ("control", "candidate", "stable"),
+    "place": ("control", "candidate"),
+}
+REVISER = (sys.executable, str(ROOT / "tests/control/reviser.py"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    how: How
+    way: Way
     phase: Phase
     victim: Victim
     aborted: bool = False  # in the first phase that can be, so that it rolls back
 
     def __str__(self) -> str:
-        return f"{self.how}-{self.phase}-{self.victim}{'-aborted' if self.aborted else ''}"
+        return f"{self.way}-{self.phase}-{self.victim}{'-aborted' if self.aborted else ''}"
 
 
 def cases() -> list[Case]:
     """All of them."""
-    victims: tuple[Victim, ...] = ("control", "candidate", "stable")
-    ways = [(how, phase) for how, phases in BEGINS.items() for phase in phases]
-    found = [Case(how=how, phase=phase, victim=victim) for (how, phase), victim in itertools.product(ways, victims)]
-    back = [Case(how=how, phase=Phase.ROLLING_BACK, victim=one, aborted=True) for how in BEGINS for one in victims]
+    ways = [(way, phase) for way, phases in BEGINS.items() for phase in phases]
+    found = [Case(way=way, phase=phase, victim=one) for way, phase in ways for one in VICTIMS[way]]
+    back = [Case(way=way, phase=Phase.ROLLING_BACK, victim=one, aborted=True) for way in BEGINS for one in VICTIMS[way]]
     return [*found, *back]
 
 
@@ -72,7 +80,8 @@ class Life:
 
     def _start(self) -> None:
         output = Output("text", self.box.shown.append)
-        self._control = Controller(self.box.plan, Keys(), orphaned=lambda: False, timing=FAST, output=output)
+        plan = read_plan(self.box.plan.paths.run_dir)  # which another control may have changed
+        self._control = Controller(plan, Keys(), orphaned=lambda: False, timing=FAST, output=output, reviser=REVISER)
         self._running = asyncio.ensure_future(self._control.run())
 
     async def kill(self) -> None:
@@ -86,9 +95,10 @@ class Life:
         await self._running
 
     def operation(self) -> Operation | None:
-        """The last one, as it is kept for the control that comes after this one."""
-        kept = read_control_state(self.box.plan.paths)
-        return kept.kept.operations[-1] if kept is not None and kept.kept.operations else None
+        """The migration, as it is kept for the control that comes after this one."""
+        state = read_control_state(self.box.plan.paths)
+        operations = state.kept.operations if state is not None else ()
+        return next((one for one in operations if one.migration is not None), None)
 
     def migration(self) -> Migration | None:
         operation = self.operation()
@@ -113,7 +123,11 @@ async def run(case: Case, run_dir: Path) -> Operation:
         life = Life(box)
         try:
             await box.until_status(OLD, ReplicaStatus.READY)
-            options = Options(to=NEW, how=case.how, steps=(50, 100), step_s=0.0, step_requests=8, keep_s=0.2)
+            options = Options(steps=(50, 100), step_s=0.0, step_requests=8, keep_s=0.2)
+            if case.way == "place":
+                options = replace(options, to=OLD, set=("args=dressed",))
+            else:
+                options = replace(options, to=NEW, how=How(case.way))
             change = Change(action=Action.MIGRATE, model="chat", migrate=options, drain_s=5.0)
             reply = await ask(box.plan.paths.control_socket, Request(change=change))
             assert reply.operation is not None, reply
@@ -121,32 +135,38 @@ async def run(case: Case, run_dir: Path) -> Operation:
                 await life.until(Phase.CHECKING)
                 await ask(box.plan.paths.control_socket, Request(cancel=reply.operation.id))
             await life.until(case.phase, Phase.DONE, Phase.ROLLED_BACK)
-            await _kill(case.victim, life)
+            await _kill(case, life)
             operation = await life.until_over()
-            await _agree(box)
+            await _agree(box, case.way)
             return operation
         finally:
             await life.stop()
 
 
-async def _kill(victim: Victim, life: Life) -> None:
-    if victim == "control":
+async def _kill(case: Case, life: Life) -> None:
+    if case.victim == "control":
         await life.kill()
         return
-    pid = life.box.states()[OLD if victim == "stable" else NEW].pid
+    pid = life.box.states()[OLD if case.victim == "stable" or case.way == "place" else NEW].pid
     if pid is not None:  # it does not run in this phase
         os.kill(pid, signal.SIGKILL)
 
 
-async def _agree(box: Appliance) -> None:
-    """The first engine of the promoted revision serves, and the other one rests."""
+async def _agree(box: Appliance, way: Way) -> None:
+    """The first engine of the promoted revision serves, with its command line, and the other one rests."""
     promoted = read(box.plan.paths.data_dir).promoted("chat")
     assert promoted is not None
     first, second = (OLD, NEW) if promoted.order == (0, 1) else (NEW, OLD)
-    await box.until(
+    states = await box.until(
         lambda states: (states[first].status, states[second].status) == (ReplicaStatus.READY, ReplicaStatus.STANDBY),
         LIMIT_S,
     )
+    launch = read_plan(box.plan.paths.run_dir).replica(first).launch
+    pid = states[first].pid
+    assert launch is not None
+    assert pid is not None
+    assert tuple(psutil.Process(pid).cmdline()) == launch.argv
+    assert (launch.argv[-1] == "dressed") == bool(promoted.changes) == (way == "place" and promoted.number > 1)
 
 
 def main() -> int:

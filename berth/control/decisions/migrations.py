@@ -31,6 +31,7 @@ _P = Phase
 AT_REST: Final = frozenset({_S.STANDBY, _S.UNLOADED, *GIVEN_UP})
 _FAILED: Final = frozenset({_S.BACKOFF, _S.FAILED, _S.STOPPED, _S.UNHEALTHY, _S.STOPPING})
 _HELD: Final = frozenset({_P.HOLDING, _P.STARTING, _P.CHECKING, _P.PROMOTING, _P.ROLLING_BACK})
+_BY: Final = "by "  # begins why an operator has paused it
 ABORTABLE: Final = frozenset({_P.HOLDING, _P.STARTING, _P.CHECKING, _P.SHADOWING, _P.CANARY, _P.PROMOTING, _P.SETTLING})
 PAIRS: Final = 50  # that a comparison needs
 
@@ -103,21 +104,34 @@ def roll_back(migration: Migration, reason: str, now: float) -> Migration:
     return replace(migration, phase=_P.ROLLING_BACK, since=now, reason=reason, paused="", hold_since=holds)
 
 
-def moved(migration: Migration, move: Move, by: str, now: float) -> Migration:
-    """What an operator wants of it. The same migration where that is so already, or makes no sense in its phase."""
+def moved(migration: Migration, move: Move, by: str, now: float) -> Migration | None:
+    """What an operator wants of it: the same migration where that is so already. None: not in this phase."""
+    phase, found = migration.phase, None
+    waits = not migration.paused.startswith(_BY)  # it is not paused, or by what it waits for
     match move.kind:
-        case MoveKind.PAUSE if migration.phase in (_P.CANARY, _P.SETTLING) and not migration.paused:
-            return replace(migration, paused=f"by {by}")
-        case MoveKind.RESUME if migration.paused:
-            return replace(migration, paused="", since=now)
-        case MoveKind.PROMOTE if migration.phase is _P.CANARY:
-            return replace(migration, phase=_P.PROMOTING, since=now, paused="")
-        case MoveKind.PROMOTE if migration.phase is _P.SETTLING:
-            return replace(migration, phase=_P.RETIRING, since=now, paused="")
-        case MoveKind.ABORT if migration.phase in ABORTABLE:
-            return roll_back(migration, f"aborted by {by}", now)
+        case MoveKind.PAUSE if phase in (_P.CANARY, _P.SETTLING):
+            found = replace(migration, paused=f"{_BY}{by}") if waits else migration
+        case MoveKind.RESUME if phase in (_P.CANARY, _P.PROMOTING, _P.SETTLING):
+            found = replace(migration, paused="", since=now) if migration.paused else migration
+        case MoveKind.PROMOTE if phase in (_P.CANARY, _P.SETTLING):
+            following = _P.PROMOTING if phase is _P.CANARY else _P.RETIRING
+            found = replace(migration, phase=following, since=now, paused="")
+        case MoveKind.ABORT if phase in ABORTABLE:
+            found = roll_back(migration, f"aborted by {by}", now)
+        case MoveKind.PROMOTE if phase in (_P.PROMOTING, _P.RETIRING):
+            found = migration
+        case MoveKind.ABORT if phase is _P.ROLLING_BACK:
+            found = migration
         case _:
-            return migration
+            pass
+    return found
+
+
+def possible(migration: Migration) -> tuple[MoveKind, ...]:
+    """What an operator may do with it now."""
+    return tuple(
+        kind for kind in MoveKind if moved(migration, Move(migration="", kind=kind), "", 0.0) not in (None, migration)
+    )
 
 
 def is_quiet(migration: Migration, now: float) -> bool:

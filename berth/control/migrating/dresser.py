@@ -6,6 +6,7 @@ Workers that run learn from the state what has changed. Each step may be done tw
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -25,13 +26,14 @@ COMMAND: Final = (sys.executable, "-P", "-m", "berth.boot.revise")
 
 
 class Dresser:
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, command: Sequence[str]) -> None:
         self._runtime = runtime
+        self._command = command
 
     async def revised(self, wanted: Wanted) -> Revised:
         """How the model would be planned. Never raises."""
         process = await asyncio.create_subprocess_exec(
-            *COMMAND,
+            *self._command,
             self._runtime.plan.paths.run_dir,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -7,19 +7,19 @@ or a probe that control's death cut off is made again.
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from berth.control.decisions import migrations
 from berth.control.decisions.records import Observation
-from berth.control.migrating.dresser import Dresser
+from berth.control.migrating.dresser import COMMAND, Dresser
 from berth.control.migrating.evidence import Evidence
 from berth.control.migrating.examination import PROMPTS, Examination, Finding
 from berth.control.operations import planning
-from berth.control.operations.planning import Around
 from berth.control.operations.store import NOTHING
+from berth.control.operations.targets import Around
 from berth.control.runtime import Runtime
 from berth.host import cgroup
 from berth.ipc import traffic
@@ -38,7 +38,14 @@ PROBES: Final = 8  # at the same time
 class Migrator:
     """At most one check, or one round of probes, for each migration."""
 
-    def __init__(self, runtime: Runtime, examination: Examination, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        examination: Examination,
+        tasks: asyncio.TaskGroup,
+        reviser: Sequence[str] = COMMAND,
+    ) -> None:
+        """`reviser`: the program that plans a model again."""
         self._runtime = runtime
         self._examination = examination
         self._tasks = tasks
@@ -46,7 +53,7 @@ class Migrator:
         self._findings: dict[str, Finding] = {}  # by operation
         self._rejected: set[str] = set()  # operations whose revision is written as such
         self._busy: dict[str, asyncio.Task[None]] = {}
-        self.dresser = Dresser(runtime)
+        self.dresser = Dresser(runtime, reviser)
 
     def cancel(self) -> None:
         for task in self._busy.values():

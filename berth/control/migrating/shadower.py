@@ -8,8 +8,8 @@ import time
 
 from berth.control.decisions import shadows
 from berth.control.decisions.records import GIVEN_UP, Observation
-from berth.control.operations.planning import Around
 from berth.control.operations.store import NOTHING
+from berth.control.operations.targets import Around
 from berth.control.runtime import Runtime
 from berth.host import cgroup
 from berth.ipc import shadow_counts, traffic

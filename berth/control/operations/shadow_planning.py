@@ -5,7 +5,8 @@ from dataclasses import replace
 from berth.control.decisions.migrations import AT_REST
 from berth.control.decisions.records import COMING, Observation, Record
 from berth.control.operations import denials
-from berth.control.operations.planning import Around, Pair, misfit
+from berth.control.operations.planning import Pair, misfit
+from berth.control.operations.targets import Around
 from berth.ipc.operations import Change, Denial, DenialCode
 from berth.ipc.shadow import LONGEST_S, Shadow, ShadowOptions, ShadowPhase
 from berth.plan import ModelRoute, Standby, Task

@@ -12,7 +12,7 @@ from berth.control.decisions.records import Observation, Record
 from berth.control.decisions.residency import BY_IDLE, BY_RAM, BY_REQUEST, BY_STOP, Decided, Decision
 from berth.control.operations import denials, planning, shadow_planning
 from berth.control.operations.event_ring import EventRing
-from berth.control.operations.planning import Around
+from berth.control.operations.targets import Around
 from berth.errors import shortened
 from berth.ipc import shadow_results
 from berth.ipc.bench import LONGEST_FAILURE, LONGEST_PROGRESS
@@ -230,10 +230,18 @@ class Operations:
         operation = self.find(move.migration)
         if operation is None or operation.migration is None:
             return Reply(denial=denials.unknown_operation(move.migration))
+        if not operation.running:
+            text = f"Migration {operation.id} is over: {operation.state}, {operation.reason}."
+            if operation.migration.promoted:
+                text += f" `berth rollback {operation.model}` returns to the revision before."
+            return Reply(denial=Denial(code=DenialCode.OVER, message=text))
         changed = migrations.moved(operation.migration, move, by, now)
-        if changed == operation.migration or not operation.running:
-            message = f"Migration {operation.id} is {operation.migration.phase}: it cannot {move.kind}."
-            return Reply(denial=Denial(code=DenialCode.OVER, message=message))
+        if changed is None:
+            now_possible = ", ".join(migrations.possible(operation.migration)) or "nothing; it ends by itself"
+            text = f"Migration {operation.id} is {operation.migration.phase}, where it cannot {move.kind}."
+            return Reply(denial=Denial(code=DenialCode.OVER, message=f"{text} Possible now: {now_possible}."))
+        if changed == operation.migration:
+            return Reply(operation=operation)
         return Reply(operation=self.progressed(operation, changed))
 
     def progressed(self, operation: Operation, migration: Migration) -> Operation:

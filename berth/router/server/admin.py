@@ -5,6 +5,7 @@ The router only forwards them to control (see berth.ipc.operations), which also 
 """
 
 import asyncio
+import dataclasses
 import hashlib
 import hmac
 import re
@@ -32,7 +33,7 @@ from berth.errors import (
     TooLargeError,
 )
 from berth.ipc.control_socket import ask
-from berth.ipc.migration import Move
+from berth.ipc.migration import Move, MoveKind, Options
 from berth.ipc.operations import Change, Denial, DenialCode, Reply, Request
 from berth.plan import Keys, Plan
 from berth.records import audit, usage
@@ -215,14 +216,26 @@ def routes(worker: Worker) -> list[Route]:
 
 def change_of(body: bytes, by: str) -> Change | Move:
     """Of a model, or of a running migration. InvalidRequestError for a body that is neither."""
+    fields: Any = None
     try:
-        fields: Any = msgspec.json.decode(body)
+        fields = msgspec.json.decode(body)
         if "migration" in fields:
             return msgspec.convert(fields, Move)
+        require_options({**fields}.get("migrate") or {})
         return msgspec.convert({**fields, "by": by}, Change)
     except (ValueError, TypeError, RecursionError) as error:
+        is_move = isinstance(fields, dict) and "migration" in fields
         example = '{"action": "unload", "model": "chat"}'
+        if is_move:
+            example = f'{{"migration": "79d49538", "kind": "pause"}}; kinds are {", ".join(MoveKind)}'
         raise InvalidRequestError(f"The body is not an operation ({error}). Send, for example, {example}") from error
+
+
+def require_options(given: Mapping[str, Any]) -> None:
+    """ValueError for an option of migrations that does not exist: the default would count in its place."""
+    known = {one.name for one in dataclasses.fields(Options)}
+    if unknown := sorted(given.keys() - known):
+        raise ValueError(f"migrate has no {', '.join(map(repr, unknown))}: it has {', '.join(sorted(known))}")
 
 
 def _number(query: Mapping[str, str], name: str, most: float) -> float:

@@ -140,7 +140,9 @@ def test_a_promotion_that_cannot_be_written_waits_for_the_operator() -> None:
 
     assert (paused.phase, paused.paused) == (P.PROMOTING, "the revision cannot be written: disk full")
     assert advance(paused, view(S.READY), NOW) == paused
-    assert moved(paused, Move(migration="1", kind=MoveKind.RESUME), "me", NOW).paused == ""
+    resumed = moved(paused, Move(migration="1", kind=MoveKind.RESUME), "me", NOW)
+    assert resumed is not None
+    assert resumed.paused == ""
 
 
 def test_the_canary_waits_for_a_stable_replica_that_fails() -> None:
@@ -152,28 +154,41 @@ def test_the_canary_waits_for_a_stable_replica_that_fails() -> None:
     assert (again.paused, again.since, again.phase) == ("", NOW + 9, P.CANARY)
 
 
-@pytest.mark.parametrize(
-    ("kind", "phase", "paused", "expected"),
-    [
-        (MoveKind.PAUSE, P.CANARY, "", (P.CANARY, "by me")),
-        (MoveKind.PAUSE, P.STARTING, "", None),
-        (MoveKind.PAUSE, P.CANARY, "by you", None),
-        (MoveKind.RESUME, P.CANARY, "by you", (P.CANARY, "")),
-        (MoveKind.RESUME, P.CANARY, "", None),
-        (MoveKind.PROMOTE, P.CANARY, "by you", (P.PROMOTING, "")),
-        (MoveKind.PROMOTE, P.SETTLING, "", (P.RETIRING, "")),
-        (MoveKind.PROMOTE, P.STARTING, "", None),
-        (MoveKind.ABORT, P.STARTING, "", (P.ROLLING_BACK, "")),
-        (MoveKind.ABORT, P.SETTLING, "", (P.ROLLING_BACK, "")),
-        (MoveKind.ABORT, P.RETIRING, "", None),
-        (MoveKind.ABORT, P.ROLLING_BACK, "", None),
-    ],
-)
-def test_operators_move_it(kind: MoveKind, phase: Phase, paused: str, expected: tuple[Phase, str] | None) -> None:
-    before = replace(BEGUN, phase=phase, paused=paused)
-    after = moved(before, Move(migration="1", kind=kind), "me", NOW)
+WAITS = "old does not serve"
+EACH_MOVE = {
+    # what a pause, a resume, a promotion and an abort lead to; None: not in this phase
+    (P.HOLDING, ""): (None, None, None, P.ROLLING_BACK),
+    (P.STARTING, ""): (None, None, None, P.ROLLING_BACK),
+    (P.CHECKING, ""): (None, None, None, P.ROLLING_BACK),
+    (P.CANARY, ""): ("by me", P.CANARY, P.PROMOTING, P.ROLLING_BACK),
+    (P.CANARY, "by you"): ("by you", P.CANARY, P.PROMOTING, P.ROLLING_BACK),
+    (P.CANARY, WAITS): ("by me", P.CANARY, P.PROMOTING, P.ROLLING_BACK),
+    (P.PROMOTING, ""): (None, P.PROMOTING, P.PROMOTING, P.ROLLING_BACK),
+    (P.PROMOTING, "disk full"): (None, P.PROMOTING, P.PROMOTING, P.ROLLING_BACK),
+    (P.SETTLING, ""): ("by me", P.SETTLING, P.RETIRING, P.ROLLING_BACK),
+    (P.SETTLING, "by you"): ("by you", P.SETTLING, P.RETIRING, P.ROLLING_BACK),
+    (P.RETIRING, ""): (None, None, P.RETIRING, None),
+    (P.ROLLING_BACK, ""): (None, None, None, P.ROLLING_BACK),
+}
 
-    assert (after == before) if expected is None else ((after.phase, after.paused) == expected)
+
+@pytest.mark.parametrize(("phase", "paused"), EACH_MOVE)
+def test_operators_move_it(phase: Phase, paused: str) -> None:
+    """Twice is once."""
+    before, expected = replace(BEGUN, phase=phase, paused=paused), EACH_MOVE[phase, paused]
+    after = [moved(before, Move(migration="1", kind=kind), "me", NOW) for kind in MoveKind]
+    again = [
+        one and moved(one, Move(migration="1", kind=kind), "me", NOW) for one, kind in zip(after, MoveKind, strict=True)
+    ]
+
+    assert (after[0] and after[0].paused) == expected[0]
+    assert tuple(one and one.phase for one in after[1:]) == expected[1:]
+    assert after[1] is None or after[1].paused == ""
+    assert [one and one.phase for one in (again[0], again[1], again[3])] == [
+        one and one.phase for one in (after[0], after[1], after[3])
+    ]
+    changing = [kind for kind, one in zip(MoveKind, after, strict=True) if one not in (None, before)]
+    assert migrations.possible(before) == tuple(changing)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +388,7 @@ def test_whatever_happens_it_ends_with_one_of_the_two_in_front(
     migration, now = replace(BEGUN if how is How.BOTH else SWAP, how=how), NOW
     for number, (candidate, stable, result) in enumerate(seen):
         if number == aborts:
-            migration = moved(migration, Move(migration="1", kind=MoveKind.ABORT), "me", now)
+            migration = moved(migration, Move(migration="1", kind=MoveKind.ABORT), "me", now) or migration
         migration = advance(migration, view(candidate, stable, checked=result, written=result), now)
         assert not (migrations.rests(migration, "new") and migrations.rests(migration, "old"))
         now += 3

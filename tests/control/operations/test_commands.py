@@ -187,7 +187,47 @@ def test_lists_migrations_alone(control: Control, capsys: pytest.CaptureFixture[
 def test_a_dry_run_says_how(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
     control.reply = Reply(operation=RUNNING, steps=(Step(replica="chat-sglang", status="standby", to="ready"),))
     assert run("migrate", "chat", "--to", "sglang", "--dry-run") == 0
-    assert capsys.readouterr().out == "  revision 2: both run, which fits\n  chat-sglang: standby -> ready\n"
+    slow = "first token after 1 s, or 0.05 s per token"
+    assert capsys.readouterr().out.splitlines() == [
+        "  revision 2: both run, which fits",
+        "  canary    1%, 5%, 25%, 100% of the conversations, each for 300 s and 100 requests at least",
+        f"  gates     failures, empty answers, slow answers ({slow}), formats, lengths",
+        "  before    chat-vllm: for 900 s after that, until it is stopped",
+        "  chat-sglang: standby -> ready",
+    ]
+
+
+def test_a_check_of_changes_says_where_they_run(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
+    place = replace(MIGRATION, how=How.SWAP, stable="chat-sglang", hold_s=33.4, changes=("context=1024",))
+    for rolling, where in (
+        (False, "in place, requests hold for about 33 s"),
+        (True, "while the model's other engines serve"),
+    ):
+        control.reply = Reply(operation=replace(RUNNING, migration=replace(place, rolling=rolling)))
+        assert run("migrate", "chat", "--set", "context=1024", "--check") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert where in lines[0]
+        assert lines[1] == "  changes   context=1024"
+        assert lines[2].startswith("  canary    none: ")
+        assert lines[4] == "  before    chat-sglang: gates are on for 900 s; a rollback starts it again as it was"
+    assert run("migration", "7") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:3] == [
+        "  chat-sglang, revision 2: in place, while the model's other engines serve",
+        "  changes   context=1024",
+    ]
+    assert not [line for line in lines if "120 requests" in line]  # there is no other side
+
+
+def test_changes_are_requested_as_they_are_typed(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("migrate", "chat", "--set", "args+=--x 1", "--set", "context=1024", "--source", "./new") == 0
+    change = control.requests[0].change
+    assert change is not None
+    assert change.migrate == Options(set=("args+=--x 1", "context=1024"), source=str(Path("new").absolute()))
+    capsys.readouterr()
+    assert run("migrate", "chat") == 78
+    assert "--to ENGINE, --set FIELD=VALUE (several times), --source SOURCE" in capsys.readouterr().err
+    assert len(control.requests) == 1
 
 
 def test_a_dry_run_says_why_models_leave_as_they_do(control: Control, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from berth.control.decisions.records import Goal, Observation, Record
 from berth.control.operations.event_ring import EventRing
-from berth.control.operations.planning import Around, migration, wanted
+from berth.control.operations.planning import migration, wanted
 from berth.control.operations.store import Operations
+from berth.control.operations.targets import Around
 from berth.ipc.migration import How, Migration, Move, MoveKind, Options, Phase
 from berth.ipc.operations import HISTORY, Action, Change, Denial, DenialCode
 from berth.ipc.revising import Revised, Wanted
@@ -18,6 +19,7 @@ from berth.plan import (
     Launch,
     MemoryEstimate,
     ModelRoute,
+    Ranks,
     Restarts,
     Revision,
     RevisionState,
@@ -308,6 +310,16 @@ def test_a_change_that_cannot_be_says_why(
     assert message in denied.message
 
 
+def test_a_model_on_several_boxes_is_changed_on_each_of_them() -> None:
+    ranks = Ranks(nodes=2, rank=0, head="a", own="a", port=1, interface="eth0", url="http://a")
+    spread = seen(replace(OLD, replica=replace(OLD.replica, ranks=ranks)), route=ALONE.routes[0])
+    denied = planned(spread, around_of(spread, "engines[0].args=--x", to="", set=(ARGS,)), to="", set=(ARGS,))
+
+    assert isinstance(denied, Denial)
+    assert "runs on several boxes: change BERTH_MODELS on each of them" in denied.message
+    assert wanted(replace(asked(), model="other"), spread, AROUND) is None
+
+
 def test_a_later_migration_keeps_what_was_changed_and_a_rollback_undoes_it() -> None:
     changed = replace(ONE, v=2, number=2, by=Author.MIGRATE, changes=("context=1024",))
     kept = planned(seen(), replace(AROUND, history=History(revisions=(ONE, changed))))
@@ -417,13 +429,21 @@ def test_moves_change_a_running_migration_only() -> None:
     assert operations.kept.orders == {"chat": ("chat-sglang", "chat-vllm")}
 
     unknown = operations.move(Move(migration="x", kind=MoveKind.ABORT), "me", NOW)
-    wrong = operations.move(Move(migration=one.id, kind=MoveKind.RESUME), "me", NOW)
+    same = operations.move(Move(migration=one.id, kind=MoveKind.RESUME), "me", NOW)
+    retiring = replace(one.migration, phase=Phase.RETIRING)
+    operations.progressed(one, retiring)
+    wrong = operations.move(Move(migration=one.id, kind=MoveKind.PAUSE), "me", NOW)
+    operations.progressed(one, replace(one.migration, phase=Phase.SETTLING))
     back = operations.cancel(one.id).operation
 
     assert (unknown.denial and unknown.denial.code) == DenialCode.UNKNOWN_OPERATION
     assert wrong.denial is not None
     assert wrong.denial.code is DenialCode.OVER
-    assert wrong.denial.message.endswith("is settling: it cannot resume.")
+    assert wrong.denial.message.endswith(
+        "is retiring, where it cannot pause. Possible now: nothing; it ends by itself."
+    )
+    assert same.operation is not None
+    assert same.denial is None
     assert back is not None
     assert back.migration is not None
     assert (back.migration.phase, back.migration.reason) == (Phase.ROLLING_BACK, "aborted by berth cancel")

@@ -7,9 +7,9 @@ import pytest
 
 from berth.control.decisions.records import Record
 from berth.control.operations.event_ring import EventRing
-from berth.control.operations.planning import Around
 from berth.control.operations.shadow_planning import shadow
 from berth.control.operations.store import Operations
+from berth.control.operations.targets import Around
 from berth.ipc.operations import Action, Change, Denial, DenialCode, OperationState
 from berth.ipc.shadow import WIDTH, Shadow, ShadowOptions, ShadowPhase
 from berth.plan import Launch, ModelRoute, Standby, Task

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from berth.canonical import Operation
-from berth.plan import DialectName, Discovered, Keys, Load, Plan
+from berth.plan import DialectName, Discovered, Keys, Launch, Load, Plan
 from berth.router.balancing.circuit_breaker import REJECTIONS
 from berth.router.balancing.selection import healthy, healthy_first
 from berth.router.balancing.upstreams import Upstream, Upstreams
@@ -267,6 +267,21 @@ def test_server_that_was_identified_later_is_spoken_to_as_what_it_is(tmp_path: P
     for engine, names in (("llamacpp", ["chat-a"]), ("openai", []), ("vllm", ["chat-b"])):  # as rules mean them
         directed = replace(plan.models[0], engine=engine, only=True)
         assert [one.replica.name for one in upstreams.ready(directed)] == names
+
+
+def test_an_engine_that_a_migration_has_changed_is_what_control_says(tmp_path: Path) -> None:
+    contexts: list[tuple[str, int]] = []
+    launched = replace(replica("chat-a", "http://127.0.0.1:1"), launch=Launch(argv=("x",)), context=64, weights="old")
+    plan = make_plan(str(tmp_path), [launched])
+    upstreams = Upstreams(plan, Keys(), on_context=lambda *given: contexts.append(given))
+    changed = replace(launched, context=512, weights="new", vocab_size=900, concurrency=3)
+    for sequence, known in ((1, changed), (2, changed), (3, launched)):
+        publish(plan, replica_state("chat-a", READY, discovered=known.as_found), sequence=sequence)
+        upstreams.poll()
+        (first,) = candidates(upstreams, plan)
+        assert replace(first.replica, vocab_size=None) == replace(known, vocab_size=None)
+
+    assert contexts == [("chat", 512), ("chat", 64)]
 
 
 def test_only_the_engine_of_a_rule_continues_its_streams(tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ def test_reads_changes_and_moves(body: bytes, expected: Change | Move) -> None:
     assert change_of(body, "me") == expected
 
 
+def test_the_error_of_a_move_names_its_kinds() -> None:
+    with pytest.raises(InvalidRequestError, match="kinds are pause, resume, promote, abort"):
+        change_of(b'{"migration": "7", "kind": "eat"}', "me")
+
+
+def test_an_option_that_is_misspelt_is_not_ignored() -> None:
+    with pytest.raises(InvalidRequestError, match=r"migrate has no 'step_time': it has .*step_s, "):
+        change_of(b'{"action": "migrate", "model": "m", "migrate": {"to": "sglang", "step_time": 9}}', "me")
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"null", b"7", b'{"migration": "7", "kind": "eat"}', b'{"action": "eat"}']
 )
