@@ -45,6 +45,7 @@ EMPTY = {  # panel and query -> why it finds nothing
     "Share of a migration's candidate A": "no migration runs",
     "Queued B": NO_FULL_QUEUE,
     "Broken streams B": NOT_BROKEN,
+    "Broken streams C": "no model makes room for another one",
 }
 
 
