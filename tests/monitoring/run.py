@@ -51,6 +51,7 @@ EMPTY = {  # panel and query -> why it finds nothing
     "Shadows per second B": NO_SHADOW,
     "Queued B": NO_FULL_QUEUE,
     "Broken streams B": NOT_BROKEN,
+    "Broken streams C": "no model makes room for another one",
 }
 
 
