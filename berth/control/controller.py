@@ -95,8 +95,7 @@ class Controller:
         self._audit = AuditLog(plan.paths.data_dir)
         self._captures = Captures(plan, self._audit.add)
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
-        self._host = HostWatch(plan)
-        self._certificate = CertificateWatch(plan, self._renew_certificate)
+        self._host, self._certificate = HostWatch(plan), CertificateWatch(plan, self._renew_certificate)
         self._migrator: Migrator | None = None  # while `run` runs
         self._stopping = asyncio.Event()
 
