@@ -115,8 +115,7 @@ class Controller:
         self._usage, self._audit = UsageWriter(plan), AuditLog(plan.paths.data_dir)
         self._captures = Captures(plan, self._audit.add)
         self._key_watch = KeyWatch(plan, keys, self._keys_changed)
-        self._host = HostWatch(plan)
-        self._certificate = CertificateWatch(plan, self._renew_certificate)
+        self._host, self._certificate = HostWatch(plan), CertificateWatch(plan, self._renew_certificate)
         self._shadower = Shadower(self._runtime)
         self._stopping = asyncio.Event()
 

@@ -36,13 +36,13 @@ def key_of(name: str) -> str:
     return f"key-of-{name}-0123456789"
 
 
-def limit_of(kind: str) -> str:
-    return f"{kind}_per_minute: {PER_MINUTE[kind]}, burst: {BURST_S:g}s"
+def limit_of(kind: str, per_minute: int) -> str:
+    return f"{kind}_per_minute: {per_minute}, burst: {BURST_S:g}s"
 
 
 @contextmanager
 def appliance() -> Iterator[Appliance]:
-    keys = [f"{kind}: {{key: {key_of(kind)}, {limit_of(kind)}}}" for kind in PER_MINUTE]
+    keys = [f"{kind}: {{key: {key_of(kind)}, {limit_of(kind, rate)}}}" for kind, rate in PER_MINUTE.items()]
     keys += [f"{name}: {{key: {key_of(name)}}}" for name in ("flood", "quiet")]
     models = f"{sim_models('m', 'vllm --itl 0')}\n{sim_models('slow', SLOW, concurrency=str(PLACES))}"
     with Appliance(models, BERTH_WORKERS=str(WORKERS), BERTH_API_KEYS="\n".join(keys)) as berth:

@@ -72,7 +72,7 @@ def test_cells_are_in_the_order_that_the_sum_depends_on() -> None:
 
 
 def test_failures_are_those_of_attempts() -> None:
-    others = {Outcome.OK, Outcome.UNSUPPORTED, Outcome.STOPPED}
+    others = {Outcome.OK, Outcome.UNSUPPORTED, Outcome.STOPPED, Outcome.PREEMPTED}
     assert set(FAILURES) == {one.value for one in Outcome if one not in others}
 
 

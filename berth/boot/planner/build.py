@@ -64,7 +64,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
         settings=settings, host=host, engines=engines, allocations=allocations, found=found, nodes=nodes
     )
     replicas = tuple(chain.from_iterable(rows := builder.replicas(models)))
-    others = box_warnings(nodes, boxes, replicas, host)
+    others = (*box_warnings(nodes, boxes, replicas, host), *span_warnings(settings, replicas, engines))
     room, taken = shared_room(models, allocations, settings, host)
     noted = (finding for finding in findings if finding.level is Level.WARN)
     aliases = new_aliases(settings.routes, settings.models)
@@ -80,7 +80,6 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
             *(() if settings.api_keys else (OPEN_ACCESS[settings.open_to],)),
             *notes(revisions, host.history),
             *plan_warnings(models, allocations, replicas, found, host),
-            *span_warnings(settings, replicas, engines),
             *others,
             *map(str, noted),
         ),

@@ -22,6 +22,7 @@ from berth.router.shadowing.comparison import Side
 from berth.router.upstream.connection import (
     ConnectFailedError,
     Connection,
+    PreemptedError,
     ResponseTimeoutError,
     ResponseTooLongError,
     UpstreamFailureError,
@@ -67,6 +68,8 @@ async def asked(upstream: Upstream, request: InferenceRequest, route: ModelRoute
             upstream.pool.release(connection)
     except ResponseTooLongError as error:
         raise NotAskedError(Skip.TOO_LARGE) from error
+    except PreemptedError as error:  # it makes room for another model
+        raise NotAskedError(Skip.NOT_READY) from error
     except UpstreamFailureError as error:
         raise NotAnsweredError(outcome_of(error)) from error
 
