@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from berth.apis.openai.chat import OpenaiChat
 from berth.boot.config.settings import load
 from berth.canonical import InferenceRequest, Operation, Usage
+from berth.ipc.shadow import WIDTH
 from berth.plan import ApiKey, Keys, RoutingRule, Tracing
 from berth.router.app import DOCUMENTS
 from berth.router.exchange.inflight import InflightRequest
@@ -23,6 +24,7 @@ from berth.router.telemetry.engine_metrics import VLLM
 from berth.router.telemetry.key_metrics import budget_metric
 from berth.router.telemetry.metrics import Meter, exposition, layout
 from berth.router.telemetry.quantiles import Window
+from berth.router.telemetry.shadow_metrics import shadow_metrics
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.state import Canary, Cause, ChangeKind, GpuState, HostState, ModelChanges, ReplicaStatus, State
 from tests.fakes.key_board import key_board
@@ -92,7 +94,8 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
         host=HostState(data_dir_free_bytes=1 << 40, tls_ends=1e9, sleep_budget_bytes=1 << 30),
     )
     keys = Keys(api_keys=(ApiKey(name="ci", slot=0, tokens_per_day=1000),))
-    clients = (budget_metric(keys, meter.keys),)
+    shadows = {"chat": tuple(1.0 for _cell in range(WIDTH))}
+    clients = (budget_metric(keys, meter.keys), *shadow_metrics(shadows))
     latest = window.latest(board.sums(window.span))
     text = exposition(plan, board, state, {one.name: ready}, clients, latest=latest).decode()
     board.close()

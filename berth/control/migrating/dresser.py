@@ -50,7 +50,7 @@ class Dresser:
         finally:
             if process.returncode is None:
                 process.kill()
-                await process.wait()
+                await process.communicate()  # its pipes are closed too then
 
     def keep(self, migration: Migration, revised: Revised) -> None:
         """What the model is before and after, until the migration is over. OSError where it cannot be written."""
