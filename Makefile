@@ -129,8 +129,9 @@ swap-soak: setup ## three models that take turns under load, with kills: make sw
 
 STREAMS ?= 100
 .PHONY: preemptions
-preemptions: setup ## streams of all client APIs, preempted twice, with control killed: make preemptions STREAMS=20
+preemptions: setup engine-vllm tiny-model ## streams of all client APIs, preempted twice, with control killed; also of the real vLLM: make preemptions STREAMS=20
 	$(BIN)/python -m tests.chaos.preemptions --streams $(STREAMS)
+	PREEMPTIONS=1 $(PYTEST) -n 0 tests/e2e/test_vllm_swaps.py -k preempted
 
 EVENTS ?= 1000000
 .PHONY: residency

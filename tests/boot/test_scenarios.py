@@ -46,7 +46,7 @@ def programs(plan: Plan) -> list[str]:
 def test_without_a_gpu(machine: Machine, models: str, replicas: Sequence[str], started: Sequence[str]) -> None:
     plan = machine.plan(models)
     assert [replica.name for replica in plan.replicas] == replicas
-    assert set(programs(plan)) == {"control", "router", *started}
+    assert set(programs(plan)) == {"control", "router", *(["bench"] if started else []), *started}
     assert plan.inventory.gpus == ()
 
 

@@ -234,6 +234,8 @@ def test_other_arguments_are_set_in_place(berth: Appliance) -> None:
     assert "context" in run(berth, "diff", "m")[1]
     berth.wait(lambda: statuses(berth) == ("ready", "standby"))
     berth.wait(lambda: berth.get("/v1/models/m").json()["max_model_len"] == 2048)
+    # the router was reloaded for that: the worker before ends what it has, for BERTH_DRAIN_TIMEOUT at most
+    berth.wait(lambda: len([one for one in berth.find("router").children() if "router" in one.cmdline()]) == 1)
 
 
 def test_arguments_with_which_it_does_not_start_are_taken_back(berth: Appliance) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import threading
@@ -172,6 +173,9 @@ def token_makers(berth: Appliance, replica: str) -> set[int]:
     return {child.pid for server in servers for child in psutil.Process(server).children(recursive=True)}
 
 
+@pytest.mark.skipif(
+    "PREEMPTIONS" not in os.environ, reason="takes minutes: `make preemptions`; test_swaps.py has a short form"
+)
 def test_preempted_streams_have_the_text_of_uninterrupted_ones(box: Box) -> None:
     Client(box, "chat", "red", answers=1).run()
     makers, slow = token_makers(box.berth, "red-vllm"), ExitStack()

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import orjson
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -96,7 +95,7 @@ def content_of(path: Path) -> bytes:
         case ".css":
             return tight_style(path.read_text(encoding="utf-8")).encode()
         case ".json":
-            return orjson.dumps(orjson.loads(path.read_bytes()))
+            return msgspec.json.format(path.read_bytes(), indent=-1)
         case _:
             return path.read_bytes()
 
