@@ -24,7 +24,7 @@ from berth.bench.measure import Conditions
 from berth.bench.plan_points import QUICK, Profile
 from berth.bench.session import WHO, Session, Setup
 from berth.errors import BerthError, ConfigError, ControlError, Problem
-from berth.ipc.bench import Order
+from berth.ipc.bench import Bench, Order
 from berth.ipc.bench import path as order_file
 from berth.ipc.journal import Names, Reader
 from berth.ipc.reserved_file import read as read_reserved
@@ -43,25 +43,12 @@ _SLO: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Of the command line."""
+class Options(Bench):
+    """Of the command line, which has more than `/admin/bench`."""
 
     model: str
-    engines: tuple[str, ...] = ()
-    workload: str = "chat"
-    slo: str = ""
-    quick: bool = False
-    rounds: int | None = None
-    windows: int | None = None
-    requests: int | None = None
-    seconds: float | None = None
-    seed: int = 1
-    rate: float | None = None
-    concurrency: int | None = None
     max_connections: int | None = None
     reuse_prompts: bool = False
-    gpu_hour_cost: float | None = None
-    yes: bool = False
     as_json: bool = False
     html: str = ""
     operation: str = ""  # the lease, if there is one already

@@ -82,10 +82,10 @@ def _without_target() -> "ConfigError":
     from berth.errors import ConfigError, Problem
 
     problem = Problem(
-        variable="berth migrate",
+        variable="--to, --set, --source",
         value="",
         reason="nothing is to change",
-        allowed="--to ENGINE, --set FIELD=VALUE (several times), --source SOURCE, or some of them",
+        allowed="an ENGINE, one or several FIELD=VALUE, a SOURCE, or some of them",
         example="berth migrate chat --set 'args=--max-num-seqs 64'",
     )
     return ConfigError([problem])

@@ -38,7 +38,7 @@ def shadow(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         sys.stderr.write("berth: name the model: berth shadow chat --to sglang\n")
         return WRONG
     if options.stop:
-        return shadow_commands.stop(run_dir, options.model, as_json=options.json)
+        return shadow_commands.stop(run_dir, options.model, wait_s=options.wait, as_json=options.json)
     if not options.to:
         return shadow_commands.show_all(run_dir, options.model, as_json=options.json)
     requested = Change(

@@ -26,7 +26,7 @@ from berth.ipc.control_socket import ask
 from berth.ipc.migration import How, Migration, Options, Phase
 from berth.ipc.operations import Action, Change, Operation, Request
 from berth.records.revisions import read
-from tests.chaos.migration_kills import BEGINS, Way
+from tests.chaos.migration_kills import BEGINS, Way, judged
 from tests.e2e.appliance import Appliance, end, sim_models
 
 Victim = Literal["worker", "router", "supervisord"]
@@ -217,21 +217,8 @@ def _until(holds: Callable[[], bool]) -> None:
 
 
 def main() -> int:
-    failed = 0
     with box() as berth:
-        for case in cases():
-            try:
-                _say(f"{case}: {run(case, berth)}")
-            except AssertionError as error:
-                failed += 1
-                _say(f"{case}: FAILED: {error}")
-    _say(f"{len(cases())} cases, {failed} failed")
-    return 1 if failed else 0
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+        return judged(cases(), lambda case: run(case, berth))
 
 
 if __name__ == "__main__":

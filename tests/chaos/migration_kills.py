@@ -10,9 +10,10 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import psutil
 
@@ -26,6 +27,8 @@ from berth.plan import Author, Keys, Plan, Revision, Standby, read_plan
 from berth.records.revisions import keep, read
 from berth.state import ReplicaStatus
 from tests.control.harness import FAST, ROOT, Appliance, appliance, engine, plan_of
+
+C = TypeVar("C")
 
 Victim = Literal["control", "candidate", "stable"]
 OLD, NEW = "chat-old", "chat-new"
@@ -170,24 +173,30 @@ async def _agree(box: Appliance, way: Way) -> None:
 
 
 def main() -> int:
-    failed = 0
-    for case in cases():
+    def ended(case: Case) -> str:
         folder = tempfile.mkdtemp(prefix="kills-")
         try:
             operation = asyncio.run(run(case, Path(folder)))
-            _say(f"{case}: {operation.state} {operation.reason}")
-        except (AssertionError, TimeoutError) as error:
-            failed += 1
-            _say(f"{case}: FAILED: {error!r}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    _say(f"{len(cases())} cases, {failed} failed")
+        return f"{operation.state} {operation.reason}"
+
+    return judged(cases(), ended)
+
+
+def judged(every: Sequence[C], ended: Callable[[C], str]) -> int:
+    """Prints how each case ended; 1 if one of them failed."""
+    failed = 0
+    for case in every:
+        try:
+            said = ended(case)
+        except (AssertionError, TimeoutError) as error:
+            failed += 1
+            said = f"FAILED: {error!r}"
+        sys.stdout.write(f"{case}: {said}\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"{len(every)} cases, {failed} failed\n")
     return 1 if failed else 0
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from berth.state import ReplicaState
-from tests.e2e.appliance import Appliance
+from tests.e2e.appliance import Appliance, kill, wait_for
 
 LONG_S = 240.0  # whatever else this machine does
 
@@ -33,6 +33,16 @@ class Boxes:
         self.head.wait(lambda: self.serves() and self.generation() > generation, self.long_s)
         answer = self.head.chat(self.model)
         assert answer.status_code == 200
+
+    def head_reboots(self) -> None:
+        """All of its processes are killed. The other box's rank, which is stale then, must end."""
+        generation, rank = self.generation(), self.other.find("sim")
+        for process in self.head.processes():
+            kill(process)
+        wait_for(lambda: not self.head.processes(), 30, lambda: f"{self.head.processes()}")
+        self.head.start()
+        self.serves_again(generation)
+        assert not rank.is_running()
 
     def head_waits(self, reason: str) -> None:
         self.waits(self.head, lambda text: reason in text)

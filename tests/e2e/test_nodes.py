@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from berth.state import ReplicaStatus
-from tests.e2e.appliance import Appliance, end, kill, wait_for
+from tests.e2e.appliance import Appliance, end
 from tests.e2e.boxes import LONG_S, Boxes
 from tests.fakes.ports import free_port
 
@@ -79,10 +79,4 @@ def test_after_a_partition_no_old_rank_is_left(boxes: Boxes) -> None:
 
 
 def test_a_stale_rank_is_ended_when_the_head_comes_back(boxes: Boxes) -> None:
-    generation, rank = boxes.generation(), boxes.other.find("sim")
-    for process in boxes.head.processes():
-        kill(process)
-    wait_for(lambda: not boxes.head.processes(), 30, lambda: f"{boxes.head.processes()}")
-    boxes.head.start()
-    boxes.serves_again(generation)
-    assert not rank.is_running()
+    boxes.head_reboots()

@@ -17,7 +17,7 @@ import pytest
 from berth.state import ReplicaStatus
 from etc.tools.setup.ray_cpu.install import HOME, is_installed
 from etc.tools.setup.sglang_cpu.install import is_installed as sglang_is_installed
-from tests.e2e.appliance import ROOT, Appliance, end, kill, wait_for
+from tests.e2e.appliance import ROOT, Appliance, end, wait_for
 from tests.e2e.boxes import LONG_S, Boxes
 from tests.e2e.conftest import VLLM
 from tests.fakes.namespaces import TwoBoxes, obstacle
@@ -106,13 +106,7 @@ def test_a_cut_link_ends_the_ranks_on_both_sides(boxes: Boxes, network: TwoBoxes
 
 
 def test_a_stale_rank_is_ended_when_the_head_has_rebooted(boxes: Boxes) -> None:
-    generation, rank = boxes.generation(), boxes.other.find("sim")
-    for process in boxes.head.processes():
-        kill(process)
-    wait_for(lambda: not boxes.head.processes(), 30, lambda: f"{boxes.head.processes()}")
-    boxes.head.start()
-    boxes.serves_again(generation)
-    assert not rank.is_running()
+    boxes.head_reboots()
 
 
 def test_boxes_that_do_not_fit_are_named_on_the_head(unused: TwoBoxes) -> None:

@@ -147,19 +147,27 @@ def step(record: Record, operation: Operation, now: float) -> Transition | None:
         return None
     reason, found = f"{operation.action} to {migration.candidate}", None
     if rests(migration, name):
-        if status is _S.READY:
-            ends = now + operation.drain_s
-            found = Transition(name=name, to=_S.DRAINING, reason=reason, goal=Goal.STANDBY, drain_ends=ends)
-        elif status is _S.STARTING:
-            found = Transition(name=name, to=_S.STOPPING, reason=reason, goal=Goal.STANDBY)
-        elif status in (_S.WAITING, _S.BACKOFF):
-            found = Transition(name=name, to=_S.STANDBY, reason=reason)
+        found = to_standby(record, reason, now + operation.drain_s)
     elif runs(migration, name):
         if status in (_S.STANDBY, _S.UNLOADED):
             found = Transition(name=name, to=_S.WAITING, reason=reason)
         elif status in GIVEN_UP and (operation.starts.get(name) == record.starts or returns(migration, record)):
             found = Transition(name=name, to=_S.WAITING, reason=reason, history=History())
     return found
+
+
+def to_standby(record: Record, reason: str, drain_ends: float) -> Transition | None:
+    """The next step of a replica that is to be at rest."""
+    name = record.replica.name
+    match record.status:
+        case _S.READY:
+            return Transition(name=name, to=_S.DRAINING, reason=reason, goal=Goal.STANDBY, drain_ends=drain_ends)
+        case _S.STARTING:
+            return Transition(name=name, to=_S.STOPPING, reason=reason, goal=Goal.STANDBY)
+        case _S.WAITING | _S.BACKOFF:
+            return Transition(name=name, to=_S.STANDBY, reason=reason)
+        case _:
+            return None
 
 
 def returns(migration: Migration, record: Record) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from berth.control.decisions.migrations import AT_REST
-from berth.control.decisions.records import GIVEN_UP, Goal, Record, Transition
+from berth.control.decisions.migrations import AT_REST, to_standby
+from berth.control.decisions.records import GIVEN_UP, Record, Transition
 from berth.control.decisions.restart_policy import History
 from berth.ipc.migration import Migration, Phase
 from berth.ipc.operations import Operation
@@ -79,13 +79,8 @@ def step(record: Record, operation: Operation, now: float) -> Transition | None:
             found = Transition(name=name, to=_S.WAITING, reason=reason)
         elif status in GIVEN_UP and operation.starts.get(name) == record.starts:
             found = Transition(name=name, to=_S.WAITING, reason=reason, history=History())
-    elif status is _S.READY:
-        ends = now + operation.drain_s
-        found = Transition(name=name, to=_S.DRAINING, reason=reason, goal=Goal.STANDBY, drain_ends=ends)
-    elif status is _S.STARTING:
-        found = Transition(name=name, to=_S.STOPPING, reason=reason, goal=Goal.STANDBY)
-    elif status in (_S.WAITING, _S.BACKOFF):
-        found = Transition(name=name, to=_S.STANDBY, reason=reason)
+    else:
+        found = to_standby(record, reason, now + operation.drain_s)
     return found
 
 

@@ -56,7 +56,12 @@ def change(run_dir: str, requested: Change, *, wait_s: float | None, as_json: bo
 async def ask_and_wait(paths: RunPaths, requested: Change, wait_s: float) -> Reply:
     """Requests a change, and waits for its end for so long. It survives a restart of control meanwhile."""
     reply = await ask(paths.control_socket, Request(change=requested, who=who()))
-    if requested.dry_run or reply.operation is None:
+    return reply if requested.dry_run else await wait(paths, reply, wait_s)
+
+
+async def wait(paths: RunPaths, reply: Reply, wait_s: float) -> Reply:
+    """For the end of the operation, if it is one."""
+    if reply.operation is None:
         return reply
     ends = time.monotonic() + wait_s
     number, is_running = reply.operation.id, reply.operation.running

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from berth.control.operations.commands import DENIED, operation_line, show, who
+from berth.control.operations.commands import DENIED, TIMED_OUT, operation_line, show, wait, who
 from berth.ipc.control_socket import ask
 from berth.ipc.operations import Denial, DenialCode, Operation, Reply, Request
 from berth.ipc.shadow_results import lines
@@ -30,20 +30,26 @@ def show_all(run_dir: str, model: str, *, as_json: bool) -> int:
     return 0
 
 
-def stop(run_dir: str, model: str, *, as_json: bool) -> int:
+def stop(run_dir: str, model: str, *, wait_s: float | None, as_json: bool) -> int:
+    """`wait_s`: None: does not wait until its candidate is at rest."""
     plan = read_plan(run_dir)
     denial = unknown(plan, model)
     if denial is None:
         running = [one.operation for one in asyncio.run(last(plan, model)) if one.operation and one.operation.running]
         if running:
             request = Request(cancel=running[0].id, who=who())
-            reply = asyncio.run(ask(plan.paths.control_socket, request))
+            reply = asyncio.run(ended(plan, request, wait_s or 0.0))
             show(reply, as_json=as_json)
-            return DENIED if reply.denial else 0
+            is_late = wait_s is not None and reply.operation is not None and reply.operation.running
+            return DENIED if reply.denial else TIMED_OUT if is_late else 0
         message = f"No shadow of {model!r} is on. `berth shadow {model}` shows the last one."
         denial = Denial(code=DenialCode.OVER, message=message)
     show(Reply(denial=denial), as_json=as_json)
     return DENIED
+
+
+async def ended(plan: Plan, request: Request, wait_s: float) -> Reply:
+    return await wait(plan.paths, await ask(plan.paths.control_socket, request), wait_s)
 
 
 async def last(plan: Plan, model: str) -> list[Reply]:

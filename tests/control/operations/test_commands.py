@@ -226,7 +226,7 @@ def test_changes_are_requested_as_they_are_typed(control: Control, capsys: pytes
     assert change.migrate == Options(set=("args+=--x 1", "context=1024"), source=str(Path("new").absolute()))
     capsys.readouterr()
     assert run("migrate", "chat") == 78
-    assert "--to ENGINE, --set FIELD=VALUE (several times), --source SOURCE" in capsys.readouterr().err
+    assert "berth migrate: --to, --set, --source: nothing is to change. Allowed: an ENGINE" in capsys.readouterr().err
     assert len(control.requests) == 1
 
 

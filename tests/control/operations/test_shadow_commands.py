@@ -97,6 +97,7 @@ def test_without_any_shadow(control: Control, capsys: pytest.CaptureFixture[str]
 def test_stops_the_one_that_is_on(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
     control.reply = REPLY
     assert run("shadow", "chat", "--stop") == 0
+    assert run("shadow", "chat", "--stop", "--wait", "0") == 3  # its candidate is not at rest yet
     assert control.requests[-1].cancel == "7"
     assert "7 shadow chat  running" in capsys.readouterr().out
     control.reply = replace(REPLY, denial=Denial(code=DenialCode.OVER, message="It is over."))
