@@ -230,7 +230,7 @@ class Worker:
             stalled = self.inflight.stop_stalled(now, self.plan.limits.client_stall_timeout_s)
             await self.connections.poll(now, stalled, self.inflight.clients)
             if now > self._drain_ends:
-                self.inflight.stop_all(StopReason.DRAIN)
+                self.inflight.stop_all(StopReason.REPLACED if self.leaving else StopReason.DRAIN)
             if os.getppid() != self._parent:  # the router's main process was killed: nothing else would end this one
                 self.drain(loop)
             await asyncio.sleep(POLL_S)

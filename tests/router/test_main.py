@@ -102,6 +102,29 @@ def test_drain_timeout_ends_requests_with_an_error(
     assert engine.left.wait(5)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_reload_ends_what_outlasts_the_drain_timeout_with_an_error_that_says_so(
+    start: Start, plan: Plan, engine: FakeUpstream, *, stream: bool
+) -> None:
+    engine.answers(*((stream_head(), chunk(chat_frame("a")), HANG) if stream else (HANG,)))
+    limits = replace(LIMITS, drain_timeout_s=0.3, token_timeout_s=60, first_token_timeout_s=60)
+    router = start(replace(plan, limits=limits))
+
+    def reload() -> None:
+        assert engine.arrived.wait(60)
+        router.process.send_signal(signal.SIGHUP)
+
+    threading.Thread(target=reload).start()
+    with (
+        openai.OpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=0, timeout=60) as client,
+        pytest.raises(openai.APIError, match=r"router was reloaded, and BERTH_DRAIN_TIMEOUT was over\. Send"),
+    ):
+        list(client.chat.completions.create(**CHAT, stream=stream))  # type: ignore[call-overload] # plain dicts
+
+    assert engine.left.wait(60)
+    router.await_answer()
+
+
 def test_dead_worker_is_replaced_and_its_counters_stay(start: Start, plan: Plan, engine: FakeUpstream) -> None:
     engine.answers(chat_answer())
     router = start(plan)

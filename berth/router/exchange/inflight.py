@@ -38,6 +38,18 @@ class StopReason(StrEnum):
     GONE = "gone"  # the client closed its connection
     STALLED = "stalled"  # the client sends nothing of its request, or reads nothing of its response
     DRAIN = "drain"  # Berth is shutting down, and the drain timeout is over
+    REPLACED = "replaced"  # the router was reloaded, and the drain timeout is over
+
+
+# What the client reads of it. What it may do is the same: to send the request again.
+DRAINED: Final = {
+    StopReason.DRAIN: "Berth is shutting down.",
+    StopReason.REPLACED: "Berth's router was reloaded, and BERTH_DRAIN_TIMEOUT was over. Send the request again.",
+}
+
+
+def drain_error(reason: StopReason) -> NotReadyError:
+    return NotReadyError(DRAINED[reason], retry_after_s=5)
 
 
 class InflightRequest:
@@ -306,8 +318,8 @@ def _length_error(announced: bytes, limits: Limits) -> ApiError:
 
 def _stop_error(request: InflightRequest, stall_s: float) -> ApiError:
     """Of a request that was stopped before its body was complete."""
-    if request.stopped is StopReason.DRAIN:
-        return NotReadyError("Berth is shutting down.", retry_after_s=5)
+    if request.stopped in DRAINED:
+        return drain_error(request.stopped)
     size = request.received_bytes
     since_s = request.loop.time() - request.since
     if since_s <= stall_s + size / LEAST_BYTES_PER_S:

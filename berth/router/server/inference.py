@@ -18,7 +18,7 @@ from berth.ipc.journal import APIS
 from berth.log import log
 from berth.router.balancing import affinity, prefixes
 from berth.router.exchange.headers import HEADER, HOPS, Priority, hops, priority
-from berth.router.exchange.inflight import StopReason, read_body
+from berth.router.exchange.inflight import DRAINED, StopReason, drain_error, read_body
 from berth.router.exchange.off_loop import LARGE_BYTES
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
 from berth.router.exchange.responses import JSON, Reply
@@ -178,8 +178,8 @@ class Inference:
 
 
 async def _end_stopped(ctx: RequestContext) -> None:
-    if ctx.inflight.stopped is StopReason.DRAIN:
-        await ctx.fail(NotReadyError("Berth is shutting down.", retry_after_s=5))
+    if ctx.inflight.stopped in DRAINED:
+        await ctx.fail(drain_error(ctx.inflight.stopped))
         return
     ctx.status = CLIENT_GONE
     if ctx.inflight.stopped is StopReason.STALLED:  # the incomplete response closes the connection

@@ -192,7 +192,12 @@ async def test_the_client_is_told_why_its_body_was_given_up(age_s: float, reason
 
 
 @pytest.mark.parametrize(
-    ("reason", "error"), [(StopReason.STALLED, RequestTimeoutError), (StopReason.DRAIN, NotReadyError)]
+    ("reason", "error"),
+    [
+        (StopReason.STALLED, RequestTimeoutError),
+        (StopReason.DRAIN, NotReadyError),
+        (StopReason.REPLACED, NotReadyError),
+    ],
 )
 @pytest.mark.parametrize(
     ("headers", "message"), [({}, part(b"xyz")), ({b"content-encoding": b"gzip"}, part(gzip.compress(bytes(4 << 20))))]
