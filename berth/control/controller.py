@@ -323,6 +323,7 @@ class Controller:
         if request.events_after is not None:
             return Reply(events=self._runtime.events.after(request.events_after))
         reply = self._answer(request) if change is None else self._changed(change, revised)
+        self._publish()  # routers must not refuse for an earlier state what follows a reply
         if request.operation or request == Request(who=request.who, origin=request.origin):
             return reply
         self._runtime.changed.set()
@@ -338,8 +339,11 @@ class Controller:
             around = self._migrator.around(change, revised)
         if change.shadow is not None:
             around = self._shadower.around(change)
+        now = time.monotonic()
+        # What has come to its end is no reason to deny another.
+        operations.settle(self._observer.observation(self._snapshot, {}), live, now)
         observation = self._observer.observation(self._snapshot, {})
-        reply = operations.ask(change, observation, workers=live, now=time.monotonic(), around=around)
+        reply = operations.ask(change, observation, workers=live, now=now, around=around)
         is_new = reply.operation is not None and reply.operation.id not in known and not change.dry_run
         if self._migrator is not None and reply.operation is not None and revised is not None and is_new:
             self._migrator.keep(reply.operation, revised)

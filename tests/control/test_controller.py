@@ -9,9 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from berth.control.publish import read_state
 from berth.control.supervisord_client import Snapshot
 from berth.errors import ControlError
 from berth.host.gpu_usage import Gpus
+from berth.ipc.control_socket import ask
+from berth.ipc.operations import Action, Change, Request
 from berth.plan import DialectName, Launch, Probe, Replica, Sleep, Standby
 from berth.state import ReplicaStatus
 from tests.control.harness import FAST, appliance, engine, gone, plan_of
@@ -451,3 +454,14 @@ async def test_logs_the_example_request_once(tmp_path: Path, caplog: pytest.LogC
             await box.until_status("chat-b", S.READY)
     assert [record.message for record in caplog.records].count("replica ready") == 2
     assert caplog.text.count("try it: curl") == 1
+
+
+async def test_a_change_is_published_before_it_is_answered(tmp_path: Path) -> None:
+    """Routers know the State alone: a request that follows the reply must not be refused for an earlier one."""
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a"))
+    async with appliance(plan) as box, box.control(replace(FAST, busy_poll_s=1.0, calm_poll_s=1.0, heartbeat_s=30)):
+        await box.until_status("chat-a", S.READY)
+        for action, pinned in ((Action.PIN, ("chat",)), (Action.UNPIN, ()), (Action.PIN, ("chat",))):
+            reply = await ask(plan.paths.control_socket, Request(change=Change(action=action, model="chat")))
+            state = read_state(plan.paths)
+            assert (reply.denial, state and state.pins) == (None, pinned)

@@ -47,7 +47,7 @@ def packages(name: str) -> Path:
 def berth() -> Path:
     """Berth's environment as in the image: compiled, on the system's Python. BenchError where it cannot be made."""
     target, stamp = make_home() / "berth", HOME / "berth" / _STAMP
-    sources = [ROOT / "uv.lock", ROOT / "pyproject.toml", *ROOT.glob("etc/compile/*"), *ROOT.glob("berth/**/*.py")]
+    sources = [ROOT / "uv.lock", ROOT / "pyproject.toml", *ROOT.glob("etc/compile/*.*"), *ROOT.glob("berth/**/*.py")]
     digest = hashlib.sha256()
     for path in sorted(sources):
         digest.update(path.read_bytes() if path.name != "_version.py" else b"")
