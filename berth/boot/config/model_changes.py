@@ -22,6 +22,8 @@ from berth.errors import ConfigError
 from berth.plan import EngineName
 
 SET: Final = "--set"
+SOURCE: Final = "--source"
+SOURCE_EXAMPLE: Final = "--source Qwen/Qwen3-8B@v1.0"
 # Those that only the engine's command line depends on. What routers and control work by needs a restart.
 OPTIONS: Final = (
     *("revision", "context", "concurrency", "kv_cache", "kv_dtype", "speculation", "text_only", "prefix_cache"),
@@ -38,7 +40,7 @@ def requested(
     """All changes of a revision: those `before`, and what is requested now. `spec`: of BERTH_MODELS. `engine`: whose
     arguments are meant, "vllm", or by its place, "engines[1]". ConfigError with all problems.
     """
-    problems, lines = Problems(SET), _table(before)
+    problems, sources, lines = Problems(SET), Problems(SOURCE), _table(before)
     for text in texts:
         name, equals, value = text.partition("=")
         adds = name.endswith("+")
@@ -58,16 +60,18 @@ def requested(
         name, _at, revision = source.partition("@") if rules.is_hub_id(source.partition("@")[0]) else (source, "", "")
         lines.pop("revision", None)  # of the source before
         lines |= {"source": name} | ({"revision": revision} if revision else {})
-    if problems.found:
-        raise ConfigError(problems.found)
-    found = _lines(lines)
-    changed(spec, found)
-    return found
+        if revision:
+            sources.parse("revision", revision, replace(SCALARS["revision"][1], example=SOURCE_EXAMPLE))
+    if found := [*problems.found, *sources.found]:
+        raise ConfigError(found)
+    changes = _lines(lines)
+    changed(spec, changes)
+    return changes
 
 
 def changed(spec: ModelSpec, changes: Sequence[str]) -> ModelSpec:
     """The model with the changes of a revision. ConfigError where one of them is not valid."""
-    problems, sources, lines = Problems(SET), Problems("--source"), _table(changes)
+    problems, sources, lines = Problems(SET), Problems(SOURCE), _table(changes)
     defaults = {one.name: one.default for one in fields(ModelSpec)}
     for name, text in sorted(lines.items(), key=lambda line: line[0] != "source"):  # a revision is one of the source
         if match := ARGS.fullmatch(name):
