@@ -17,7 +17,7 @@
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -75,11 +75,17 @@ def decide(
     if observation.shutting_down:
         return
     ram = sleepers.account(observation, {name: one.last_used_at for name, one in demands.items()}, moment.now)
-    for route in observation.routes:
-        if route.load is Load.ON_REQUEST and (demand := demands.get(route.name)) is not None:
-            yield from of_route(route, demand, ram, pinned)
-    if observation.room:
-        for one in eviction.evictions(observation, demands, pinned, moment):
+    own = [
+        found
+        for route in observation.routes
+        if route.load is Load.ON_REQUEST and route.name in demands
+        for found in of_route(route, demands[route.name], ram, pinned)
+    ]
+    yield from own
+    if observation.room:  # nothing leaves for a load that ends
+        cancelled = {one.model for one in own if one.decision is Decision.CANCEL}
+        wanted = [one for one in observation.operations if one.action is not Action.LOAD or one.model not in cancelled]
+        for one in eviction.evictions(replace(observation, operations=tuple(wanted)), demands, pinned, moment):
             if one.ram_for:
                 yield Decided(Decision.RELEASE_RAM, one.model, one.ram_for)
             elif not one.waits:

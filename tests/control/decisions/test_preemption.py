@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from berth.control.decisions import preemption
+from berth.control.decisions import preemption, residency
+from berth.control.decisions.eviction import Demand, Moment
 from berth.ipc.operations import Action
 from berth.plan import Importance
 from berth.state import ReplicaStatus
@@ -84,6 +85,17 @@ def test_nothing_is_preempted_for_a_client_that_has_gone() -> None:
     gone.ended = box.now
     box.turns(3 * DRAIN_S)
     assert (stream.preempted, stream.ended) == (0, None)
+
+
+def test_nothing_leaves_for_a_load_that_is_cancelled_at_that_moment() -> None:
+    box = Box({"a": 6, "b": 6})
+    box.request("a")
+    box.turns(60)
+    demands = {name: Demand(waiting=0, last_used_at=box.used[name]) for name in box.sizes}
+    moment = Moment(now=box.now, wall=box.now)
+    box.operations.decided(residency.Decided(residency.Decision.LOAD, "b"), box.observation(), box.now)
+    found = residency.decide(box.observation(), demands, (), moment)
+    assert list(found) == [residency.Decided(residency.Decision.CANCEL, "b")]
 
 
 def test_stream_goes_on_if_the_one_that_it_was_preempted_for_has_gone_meanwhile() -> None:
