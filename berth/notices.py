@@ -209,7 +209,10 @@ def of_versions(plan: Plan) -> Iterator[Notice]:
 
 
 def of_replicas(route: ModelRoute, states: list[ReplicaState], now: float) -> Iterator[Notice]:
-    """A model that is loading for the first time is not down; one that was unloaded or put to sleep is as it should."""
+    """A model that is loading for the first time is not down; one that was unloaded or put to sleep is as it should.
+    The replica that its notice names has none of its own.
+    """
+    worst: ReplicaState | None = None
     ready = any(one.status is ReplicaStatus.READY for one in states)
     coming = any(one.status in _COMING and not one.restarts for one in states)
     if states and not ready and not coming and not any(one.away or one.requested for one in states):
@@ -221,7 +224,7 @@ def of_replicas(route: ModelRoute, states: list[ReplicaState], now: float) -> It
             model=route.name,
             replica=worst.name,
             since=max(one.since for one in states),
-            help=f"berth logs {worst.name}",
+            help=_help(route, worst),
         )
     for one in states:
         if one.begun and is_slow(one.expected_s, now - one.since):
@@ -231,7 +234,7 @@ def of_replicas(route: ModelRoute, states: list[ReplicaState], now: float) -> It
             yield Notice(
                 kind=Kind.SLOW_START, text=text, model=route.name, replica=one.name, since=one.since, help=help_
             )
-        if one.status in _FAILING or one.status is ReplicaStatus.BACKOFF:
+        if one is not worst and (one.status in _FAILING or one.status is ReplicaStatus.BACKOFF):
             looping = one.status is ReplicaStatus.BACKOFF
             yield Notice(
                 kind=Kind.REPLICA_LOOPING if looping else Kind.REPLICA_FAILED,
@@ -240,8 +243,12 @@ def of_replicas(route: ModelRoute, states: list[ReplicaState], now: float) -> It
                 model=route.name,
                 replica=one.name,
                 since=one.since,
-                help=f"berth load {route.name}" if one.status is ReplicaStatus.FAILED else f"berth logs {one.name}",
+                help=_help(route, one),
             )
+
+
+def _help(route: ModelRoute, replica: ReplicaState) -> str:
+    return f"berth load {route.name}" if replica.status is ReplicaStatus.FAILED else f"berth logs {replica.name}"
 
 
 def of_requests(model: str, tally: Tally) -> Iterator[Notice]:

@@ -90,7 +90,7 @@ def test_lines_of_a_replica(tmp_path: Path, replica: ReplicaState, code: int, li
     text, exit_code = status(str(tmp_path), as_json=False, now=162.0)
     head = ["http://0.0.0.0:8000  open: no BERTH_API_KEYS", "", "org/chat é"]
     if replica is FAILED:
-        down = "no engine serves org/chat é: chat-vllm is failed, exited 5 times in 15 min (berth logs chat-vllm)"
+        down = "no engine serves org/chat é: chat-vllm is failed, exited 5 times in 15 min (berth load org/chat é)"
         head.insert(1, f"! {down}")
     assert text.splitlines() == [*head, *lines, "GPU 0: 2.0 of 80.0 GiB used"]
     assert exit_code == code

@@ -65,7 +65,11 @@ def test_an_engine_that_berth_has_chosen_gets_arguments_too() -> None:
         (("args='",), "", ["No closing quotation", "words as in a shell"]),
         (("a=1", "b=2"), "", ["'a=1'", "'b=2'"]),
         ((), "not a source", ["--source='not a source'", "a hub id, a local path"]),
-        ((), "owner/other@a b", ["--source: revision=", "a b", "a branch, tag or commit", "Example: --source Qwen/Qwen3-8B@"]),
+        (
+            (),
+            "owner/other@a b",
+            ["--source: revision=", "a b", "a branch, tag or commit", "Example: --source Qwen/Qwen3-8B@"],
+        ),
         (("revision=v2",), "", ["only hub models have revisions"]),
     ],
 )
