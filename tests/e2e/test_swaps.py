@@ -145,7 +145,8 @@ def test_swap_survives_control_and_the_engine(berth: Appliance) -> None:
     waiting = [Client(berth, 1, rounds=1), Client(berth, 4, rounds=1)]
     for client in waiting:
         client.start()
-    berth.wait(lambda: statuses(berth)["red"] != "ready")
+    berth.wait(lambda: statuses(berth)["red"] != "ready" or any(client.failures for client in waiting))
+    assert [client.failures for client in waiting] == [[], []]
     end(psutil.Process(berth.state().control_pid))
     berth.wait(lambda: berth.find("sim", "green").is_running())
     end(berth.find("sim", "green"))
@@ -169,7 +170,8 @@ def test_pinned_model_stays_and_memory_of_others_is_waited_for(berth: Appliance,
     assert run(berth, "unpin", "red")[0] == 0
     waiting = Client(berth, 1, rounds=1)
     waiting.start()
-    berth.wait(lambda: "load green  running" in run(berth, "operations")[1])
+    berth.wait(lambda: "load green  running" in run(berth, "operations")[1] or bool(waiting.failures))
+    assert waiting.failures == []
     since = time.monotonic()
     berth.wait(lambda: time.monotonic() - since > 6)  # long after red would have left otherwise
     assert statuses(berth) == {"red": "ready", "green": "unloaded", "blue": "unloaded"}
