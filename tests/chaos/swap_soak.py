@@ -41,6 +41,7 @@ from tests.fakes.sim_as_vllm import install_simulated_vllm
 NAMES: Final = ("red", "green", "blue")
 ENGINE: Final = "--load-time 500ms --itl 2ms"
 TOKENS: Final = 400  # more than the text has
+HANG_S: Final = 30.0
 AFTER_S: Final = 2.0  # a kill explains what fails so long after it
 POLL_S: Final = 0.2
 LOADED: Final = frozenset({ReplicaStatus.STARTING, ReplicaStatus.WAKING, ReplicaStatus.READY, ReplicaStatus.DRAINING})
@@ -72,6 +73,7 @@ class Seen:
     wrong: list[str] = field(default_factory=list)
     kills: list[tuple[float, str]] = field(default_factory=list)
     longest_s: float = 0.0
+    still_s: float = 0.0  # the longest time without an answer and without a change of any model
     changes: dict[str, list[float]] = field(default_factory=dict)  # of models, "sleep by swap": how many, and seconds
 
 
@@ -139,12 +141,17 @@ def appliance(
 
 def watch(berth: Appliance, course: Course, seen: Seen, over: threading.Event) -> None:
     """Kills, counts swaps, and sees that one model is loaded at a time; until there were enough."""
-    last = ""
+    last, moved_at = "", time.monotonic()
+    moved: tuple[object, ...] = ()
     chance, next_kill = random.Random(course.seed), time.monotonic() + course.kill_every_s
     while seen.swaps < course.swaps or len(seen.kills) < course.kills:
         time.sleep(POLL_S)
         state = berth.state()
         ready = [one.name for one in state.replicas if one.status is ReplicaStatus.READY and one.name != last]
+        now, before = time.monotonic(), moved
+        moved = (seen.whole, seen.explained, *(one.status for one in state.replicas))
+        moved_at = moved_at if moved == before else now
+        seen.still_s = max(seen.still_s, now - moved_at)
         if ready:
             seen.swaps, last = seen.swaps + 1, ready[0]
         loaded = [one.name for one in state.replicas if one.status in LOADED]
@@ -229,7 +236,7 @@ def report(seen: Seen) -> str:
     lines = [
         f"{seen.swaps} swaps; killed: {kills or 'nothing'}",
         f"{seen.whole} answers were whole, {seen.explained} ended with an error after a kill of their engine or worker",
-        f"the longest took {seen.longest_s:.1f} s",
+        f"the longest took {seen.longest_s:.1f} s; the longest time in which nothing moved: {seen.still_s:.1f} s",
         *(f"{what}: {number:.0f} in {seconds:.1f} s" for what, (number, seconds) in sorted(seen.changes.items())),
         f"{len(seen.wrong)} were lost, silent, of another model, or loaded beside another one",
     ]
@@ -263,7 +270,7 @@ def main() -> int:
         given.report.parent.mkdir(parents=True, exist_ok=True)
         given.report.write_text(json.dumps({"course": asdict(course), "seen": asdict(seen)}, indent=2))
     sys.stdout.write(f"{report(seen)}\n")
-    return 1 if seen.wrong or not seen.whole else 0
+    return 1 if seen.wrong or not seen.whole or seen.still_s > HANG_S else 0
 
 
 if __name__ == "__main__":
