@@ -92,8 +92,7 @@ function Login({ onDone }) {
     <label>API key, or the admin key to change what runs
       <input type="password" name="key" autocomplete="current-password" required value=${key} onInput=${(event) => setKey(event.target.value)} /></label>
     <${Problem} text=${error} />
-    <button class="main" disabled=${busy}>Sign in</button>
-    <p class="muted">The key is exchanged for a cookie of 12 hours, and not kept in the browser.</p></form>`;
+    <button class="main" disabled=${busy}>Sign in</button></form>`;
 }
 
 const Help = () => html`<table><tbody>

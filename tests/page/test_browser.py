@@ -326,6 +326,26 @@ def test_a_benchmark_is_shown_with_its_verdict_and_report(admin: Page) -> None:
     assert opened.value.evaluate("getComputedStyle(document.querySelector('td')).borderStyle") == "solid"
 
 
+def test_a_benchmark_is_started_watched_and_cancelled(admin: Page, axe: str, complaints: list[str]) -> None:
+    admin.get_by_role("button", name="Benchmark coder").click()
+    dialog = admin.get_by_role("dialog", name="Benchmark coder")
+    dialog.get_by_text("It serves no clients meanwhile").wait_for()
+    dialog.get_by_label("Only these engines").fill("vllm")
+    dialog.get_by_label("Workload").fill("file:x")
+    dialog.get_by_text("No request is running.").wait_for()
+    assert violations(admin, axe) == []
+    dialog.get_by_role("button", name="Benchmark", exact=True).click()
+    dialog.get_by_role("alert").get_by_text("Only the command line reads files").wait_for()
+    expected(complaints, "400")
+    dialog.get_by_label("Workload").fill("32/8")
+    confirm(admin, "Benchmark")
+    running = admin.get_by_role("listitem").filter(has_text="Benchmark coder: running")
+    running.get_by_text("coder-sim: ").wait_for()
+    running.get_by_role("button", name="Cancel").click()
+    running.wait_for(state="detached")
+    row(admin, "coder").get_by_text("served by").wait_for()
+
+
 def test_requests_are_captured_viewed_and_downloaded(admin: Page, axe: str) -> None:
     show(admin, "system")
     admin.get_by_label("Requests of").select_option("coder")

@@ -16,7 +16,7 @@ export function Benches() {
           ${!one.valid && html`<div class="bad">▲ invalid: a rule was broken</div>`}
           ${one.chosen && html`<div>chosen: <b>${one.chosen}</b></div>`}${one.reasons.map((text) => html`<div class="muted">${text}</div>`)}`,
         html`<a class="button small" href=${`/admin/bench/${one.id}/report`} target="_blank" rel="noopener">Report ${one.id}</a>`])} />`
-      : html`<p class="muted">None yet: <code>berth bench MODEL</code> measures which engine is best here.</p>`)}`;
+      : html`<p class="muted">None yet.</p>`)}`;
 }
 
 function Comparison({ one }) {

@@ -18,6 +18,7 @@ _EXPORT: Final = re.compile(r"^export (?=const|function|async function)", re.MUL
 _LIST: Final = re.compile(r"^export \{[^}]*\};\n", re.MULTILINE)
 _COMMENT: Final = re.compile(r"^\s*//.*\n", re.MULTILINE)
 _INDENT: Final = re.compile(r"^\s+", re.MULTILINE)
+_BETWEEN_TAGS: Final = re.compile(r"\n(?=<)|(?<=>)\n(?=\$\{)")  # berth/page/dom.js leaves these out itself
 _TOKEN: Final = re.compile(
     r"""(?P<comment>//[^\n]*|/\*.*?\*/)|(?P<space>\s+)|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\w$]+|.""", re.DOTALL
 )
@@ -47,8 +48,8 @@ def add(path: Path, scripts: dict[Path, str]) -> None:
 
 
 def compact(text: str) -> str:
-    """Without lines of comment and indentation."""
-    return _INDENT.sub("", _COMMENT.sub("", text))
+    """Without lines of comment, indentation, and lines that end before a tag."""
+    return _BETWEEN_TAGS.sub("", _INDENT.sub("", _COMMENT.sub("", text)))
 
 
 def tight(script: str) -> str:

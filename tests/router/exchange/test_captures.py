@@ -15,7 +15,7 @@ from berth.control.operations.captures import Captures as Store
 from berth.control.operations.server import serve
 from berth.ipc.capture import Capture, CaptureAction, CaptureRequest, Exchange, Only
 from berth.ipc.operations import Reply, Request
-from berth.plan import DialectName, Keys
+from berth.plan import DialectName, Keys, Task
 from berth.plan.keys import digest
 from berth.redaction import MASK
 from berth.router.app import App
@@ -26,7 +26,7 @@ from berth.router.worker import Worker
 from berth.state import ReplicaStatus
 from tests.fakes.api_keys import api_keys
 from tests.fakes.asgi import Answer, ask
-from tests.fakes.router import make_plan, publish, replica, replica_state
+from tests.fakes.router import make_plan, publish, replica, replica_state, route
 from tests.fakes.upstream import (
     RESET,
     FakeUpstream,
@@ -84,9 +84,21 @@ async def box(run_dir: str) -> AsyncIterator[Box]:
 
 
 @asynccontextmanager
-async def box_of(run_dir: str, first: FakeUpstream, second: FakeUpstream) -> AsyncIterator[Box]:
-    replicas = [replica("chat-vllm", first.url), replica("chat-sglang", second.url, dialect=DialectName.SGLANG)]
-    plan = make_plan(run_dir, replicas)
+async def box_of(
+    run_dir: str,
+    first: FakeUpstream,
+    second: FakeUpstream,
+    *,
+    url: str = "",
+    dialect: DialectName = DialectName.VLLM,
+    task: Task = Task.GENERATE,
+) -> AsyncIterator[Box]:
+    """`dialect`: of the first engine; `url`: of the engine that takes its place."""
+    replicas = [
+        replica("chat-vllm", url or first.url, dialect=dialect, task=task),
+        replica("chat-sglang", second.url, dialect=DialectName.SGLANG, task=task),
+    ]
+    plan = make_plan(run_dir, replicas, [route("chat", [one.name for one in replicas], task=task)])
     plan.paths.keys.write_bytes(KEYS.to_json())
     Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
     publish(plan, *(replica_state(one.name, ReplicaStatus.READY) for one in replicas))

@@ -32,6 +32,7 @@ def test_a_module_comes_once_and_after_what_it_imports(tmp_path: Path) -> None:
 
 def test_what_is_not_needed_is_left_out() -> None:
     assert compact("a {\n    b: c;\n\n}\n  // why\nhttp://x // y\n") == "a {\nb: c;\n}\nhttp://x // y\n"
+    assert compact("`<p>a\n  <b>c</b>\n  ${d}\n  e\n</p>`\n") == "`<p>a<b>c</b>${d}\ne</p>`\n"
 
 
 @pytest.mark.parametrize(
