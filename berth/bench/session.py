@@ -13,9 +13,11 @@ from berth.bench.box import Gpus
 from berth.bench.client import EngineClient
 from berth.bench.lease import Lease, StartError, held, taken
 from berth.bench.measure import Conditions, Engine
+from berth.bench.own_cost import OWN_COST, own_cost
 from berth.bench.quality import TEXTS, Reference, quality_of, reference_of
-from berth.plan import Keys, ModelRoute, Plan, Replica
-from berth.records.results import BenchResult, EngineResult, Point, Start, Window
+from berth.bench.workload import asks
+from berth.plan import API_PATH, Keys, ModelRoute, Plan, Replica
+from berth.records.results import BenchResult, EngineResult, OwnCost, Point, Start, Window
 from berth.state import ReplicaState, State
 
 WHO = "berth bench"
@@ -117,6 +119,8 @@ class Session:
             if not engine.starts:
                 await self._quality(client)
             windows = await self._windows(running, replica, first=not engine.starts)
+            if not engine.starts:
+                await self._own_cost(client, lease.key)
         finally:
             client.close()
         start = replace(start, windows=tuple(windows), warm_requests=running.warm)
@@ -145,6 +149,24 @@ class Session:
             self._common = self._common or plan_points.common_points(found, most)
         points = dict.fromkeys((*self._common, self._limits[replica.name]))
         return found + await running.windows(points)
+
+    async def _own_cost(self, direct: EngineClient, key: str) -> None:
+        """Once for each engine, after its windows: it changes nothing about them."""
+        setup, replica, conditions = self._setup, direct.replica, self._setup.conditions
+        conditions.progress(f"{replica.name}: Berth's own cost")
+        listen = setup.plan.listen
+        if listen.tls_cert:
+            found = OwnCost(problem="the router speaks TLS, and the engine does not")
+        else:
+            host = "127.0.0.1" if listen.host in ("0.0.0.0", "::") else listen.host
+            url, name = listen.url(host), setup.route.name
+            router = EngineClient(replace(replica, url=url, served_name=name, api_path=API_PATH), key)
+            prompts = asks(conditions.workload, conditions.seed * 10_000 + OWN_COST, conditions.vocab_size)
+            try:
+                found = await own_cost(direct, router, prompts, conditions.profile.closed_s)
+            finally:
+                router.close()
+        self._engines[replica.name] = replace(self._engines[replica.name], own_cost=found)
 
     async def _idle_power(self) -> float | None:
         """Before any load; after the start has settled."""
