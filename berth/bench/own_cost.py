@@ -8,14 +8,18 @@ mean has an interval by Student. The time is limited: a bench does not last much
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from berth.bench.client import EngineClient
 from berth.bench.generator import Target
+from berth.bench.measure import Conditions
 from berth.bench.window import Sample
-from berth.bench.workload import Ask
+from berth.bench.workload import Ask, asks
 from berth.intervals import mean_interval
+from berth.plan import API_PATH, Plan
 from berth.records.results import Difference, OwnCost
 
-OWN_COST = 9000  # seeds of its prompts begin here
+_SEEDS = 9000  # seeds of its prompts begin here
 LEAST_PAIRS = 5
 MOST_PAIRS = 100
 LONGER_S = 10.0  # than what is wanted, for LEAST_PAIRS of them
@@ -24,10 +28,24 @@ _AGAIN_S = 0.1
 _LEVEL = 0.95
 
 
+async def measured(direct: EngineClient, key: str, plan: Plan, model: str, conditions: Conditions) -> OwnCost:
+    """On an engine that runs, by the router of the plan. `key` is that of the lease."""
+    listen, replica = plan.listen, direct.replica
+    if listen.tls_cert:
+        return OwnCost(problem="the router speaks TLS, and the engine does not")
+    url = listen.url("127.0.0.1" if listen.host in ("0.0.0.0", "::") else listen.host)
+    router = EngineClient(replace(replica, url=url, served_name=model, api_path=API_PATH), key)
+    prompts = asks(conditions.workload, conditions.seed * 10_000 + _SEEDS, conditions.vocab_size)
+    try:
+        return await own_cost(direct, router, prompts, conditions.profile.closed_s)
+    finally:
+        router.close()
+
+
 async def own_cost(direct: Target, router: Target, asks: Iterator[Ask], limit_s: float) -> OwnCost:
     """It has a problem where a request fails, or where there are not enough of them within the time."""
     first = next(asks)
-    if (sample := await _until_admitted(router, first)).error:
+    if (sample := await admitted(router, first)).error:
         return OwnCost(problem=f"the router does not pass a request on: {sample.error}")
     pairs, began = list[tuple[Sample, Sample]](), time.monotonic()
     for number in range(MOST_PAIRS):
@@ -50,7 +68,8 @@ async def own_cost(direct: Target, router: Target, asks: Iterator[Ask], limit_s:
     )
 
 
-async def _until_admitted(router: Target, ask: Ask) -> Sample:
+async def admitted(router: Target, ask: Ask) -> Sample:
+    """Once the router lets it through, or its last error."""
     sample = await _sent(router, ask)
     for _ in range(_TRIES):
         if not sample.error:

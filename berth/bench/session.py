@@ -8,16 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from berth import __version__
-from berth.bench import compare, plan_points, rules
+from berth.bench import compare, own_cost, plan_points, rules
 from berth.bench.box import Gpus
 from berth.bench.client import EngineClient
 from berth.bench.lease import Lease, StartError, held, taken
 from berth.bench.measure import Conditions, Engine
-from berth.bench.own_cost import OWN_COST, own_cost
 from berth.bench.quality import TEXTS, Reference, quality_of, reference_of
-from berth.bench.workload import asks
-from berth.plan import API_PATH, Keys, ModelRoute, Plan, Replica
-from berth.records.results import BenchResult, EngineResult, OwnCost, Point, Start, Window
+from berth.plan import Keys, ModelRoute, Plan, Replica
+from berth.records.results import BenchResult, EngineResult, Point, Start, Window
 from berth.state import ReplicaState, State
 
 WHO = "berth bench"
@@ -118,9 +116,7 @@ class Session:
         try:
             if not engine.starts:
                 await self._quality(client)
-            windows = await self._windows(running, replica, first=not engine.starts)
-            if not engine.starts:
-                await self._own_cost(client, lease.key)
+            windows = await self._windows(running, replica, lease.key, first=not engine.starts)
         finally:
             client.close()
         start = replace(start, windows=tuple(windows), warm_requests=running.warm)
@@ -137,7 +133,7 @@ class Session:
         quality = await quality_of(client, self._reference)
         self._engines[name] = replace(self._engines[name], quality=quality)
 
-    async def _windows(self, running: Engine, replica: Replica, *, first: bool) -> list[Window]:
+    async def _windows(self, running: Engine, replica: Replica, key: str, *, first: bool) -> list[Window]:
         """The first start of an engine also finds its limit, and that of the first engine the points of all."""
         found: list[Window] = []
         if first and self._setup.points:
@@ -148,25 +144,13 @@ class Session:
             self._engines[replica.name] = replace(self._engines[replica.name], limit=reason)
             self._common = self._common or plan_points.common_points(found, most)
         points = dict.fromkeys((*self._common, self._limits[replica.name]))
-        return found + await running.windows(points)
-
-    async def _own_cost(self, direct: EngineClient, key: str) -> None:
-        """Once for each engine, after its windows: it changes nothing about them."""
-        setup, replica, conditions = self._setup, direct.replica, self._setup.conditions
-        conditions.progress(f"{replica.name}: Berth's own cost")
-        listen = setup.plan.listen
-        if listen.tls_cert:
-            found = OwnCost(problem="the router speaks TLS, and the engine does not")
-        else:
-            host = "127.0.0.1" if listen.host in ("0.0.0.0", "::") else listen.host
-            url, name = listen.url(host), setup.route.name
-            router = EngineClient(replace(replica, url=url, served_name=name, api_path=API_PATH), key)
-            prompts = asks(conditions.workload, conditions.seed * 10_000 + OWN_COST, conditions.vocab_size)
-            try:
-                found = await own_cost(direct, router, prompts, conditions.profile.closed_s)
-            finally:
-                router.close()
-        self._engines[replica.name] = replace(self._engines[replica.name], own_cost=found)
+        found += await running.windows(points)
+        if first:  # after the windows: it changes nothing about them
+            setup, conditions = self._setup, self._setup.conditions
+            conditions.progress(f"{replica.name}: Berth's own cost")
+            cost = await own_cost.measured(running.client, key, setup.plan, setup.route.name, conditions)
+            self._engines[replica.name] = replace(self._engines[replica.name], own_cost=cost)
+        return found
 
     async def _idle_power(self) -> float | None:
         """Before any load; after the start has settled."""

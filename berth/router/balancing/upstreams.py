@@ -218,7 +218,7 @@ class Upstreams:
         return ready
 
     def measured(self, route: ModelRoute, headers: Mapping[bytes, bytes]) -> Sequence[Upstream]:
-        """The leased replica, for the `berth bench` that measures it, and for nobody else. NotReadyError."""
+        """The leased replica, for the `berth bench` that measures it, and for no other client. NotReadyError."""
         found = [
             self._upstreams[name]
             for name in route.replicas
