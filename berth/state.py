@@ -139,6 +139,7 @@ class ReplicaState:
     flaps: int = 0  # how often it became ready and failed within an hour, if that is too often
     start_phases: Mapping[str, float] = field(default_factory=dict)  # seconds of each: of the last start, or wake
     leased: bool = False  # it serves no clients until the lease on its model ends
+    measured_by: str = ""  # the SHA-256 of the one key that uses it then; "": none does
     kept_asleep: Mapping[int, int] = field(default_factory=dict)  # bytes by GPU, when it last slept
     cannot_sleep: str = ""  # why it is not put to sleep any more
     sleep_level: int | None = None  # asleep: 1 with its weights in RAM, 2 without them; None: it is not, or unknown

@@ -5,6 +5,8 @@ It is renewed all the time. A program that dies loses it within seconds, and con
 
 import asyncio
 import contextlib
+import hashlib
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -36,6 +38,7 @@ class Lease:
     def __init__(self, socket: Path, operation: str, who: str) -> None:
         self._socket = socket
         self.id = operation
+        self.key = secrets.token_hex(32)  # the router lets it alone use the replica; control only sees its digest
         self.progress = ""  # for people, with each renewal
         self._who = who
         self._replica = ""
@@ -55,7 +58,14 @@ class Lease:
 
     async def renew(self, *, ends: bool = False, failure: str = "") -> Reply:
         replica = "" if ends else self._replica
-        renewal = Renewal(operation=self.id, replica=replica, ends=ends, failure=failure, progress=self.progress)
+        renewal = Renewal(
+            operation=self.id,
+            replica=replica,
+            ends=ends,
+            failure=failure,
+            progress=self.progress,
+            key_digest=hashlib.sha256(self.key.encode()).hexdigest(),
+        )
         reply = await ask(self._socket, Request(renew=renewal, who=self._who))
         if reply.denial is not None:
             raise DeniedError(f"the lease is over: {reply.denial.message}")

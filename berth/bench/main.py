@@ -188,12 +188,19 @@ def engine_of(replica: Replica) -> str:
 
 
 def recent_requests(plan: Plan, keys: Keys, route: ModelRoute) -> int:
+    """Without those of a bench, during which there are no others."""
+    begins = time.time() - RECENT_S
+    own = [one for one in results.all_of(plan.paths.data_dir) if one.model == route.name]
     reader = Reader(plan.paths.journal, Names(plan, keys.names()))
+
+    def since(moment: float) -> int:
+        tally = reader.recent(max(begins, moment)).get(route.name)
+        return tally.requests if tally else 0
+
     try:
-        tally = reader.recent(time.time() - RECENT_S).get(route.name)
+        return since(begins) - sum(since(one.created) - since(one.created + one.seconds) for one in own)
     finally:
         reader.close()
-    return tally.requests if tally else 0
 
 
 def confirm(model: str, requests: int, err: TextIO) -> None:

@@ -33,6 +33,7 @@ _RULES = (
     ("F10", "several starts of each engine, in the order A B B A"),
     ("F11", "no throttled GPU, and the same clock for all engines"),
     ("F12", "a client that is never the limit; few failures"),
+    ("F13", "straight to the engine; what the router adds is measured apart, as Berth's own cost"),
 )
 
 
@@ -137,6 +138,8 @@ def unknown(result: BenchResult) -> dict[str, str]:
         found |= dict.fromkeys(("F1", "F11"), "nothing is known of GPUs")
     if any(len(one.starts) < 2 for one in result.engines):
         found["F10"] = "one start of each engine only"
+    if not any(one.own_cost and one.own_cost.pairs and not one.own_cost.problem for one in result.engines):
+        found["F13"] = "what the router adds was not measured"
     if len(result.engines) < 2:
         found |= dict.fromkeys(("F2", "F3"), "one engine only")
     return found

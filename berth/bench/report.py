@@ -6,14 +6,24 @@ from datetime import UTC, datetime
 from functools import partial
 
 from berth.bench.compare import GOODPUT
-from berth.records.results import BenchResult, Comparison, EngineResult, Likeness, Outcome, Point, Quantile, Window
+from berth.records.results import (
+    BenchResult,
+    Comparison,
+    Difference,
+    EngineResult,
+    Likeness,
+    Outcome,
+    Point,
+    Quantile,
+    Window,
+)
 from berth.units import size
 
 Cell = Callable[[EngineResult], str]
 
 
 def text(result: BenchResult) -> str:
-    lines = [*heading(result), *table(result), "", *compared(result), "", *closing(result)]
+    lines = [*heading(result), *table(result), "", *compared(result), "", *own_cost(result), *closing(result)]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -165,6 +175,29 @@ def shown(one: Comparison) -> str:
         f"{one.ratio:.3f} ({one.low:.3f}-{one.high:.3f})  {str(one.outcome).upper()}  "
         f"{one.windows} windows, A/A {one.noise:.1%}{more}"
     )
+
+
+def own_cost(result: BenchResult) -> Iterator[str]:
+    """What it costs to go through the router."""
+    if not any(one.own_cost for one in result.engines):
+        return
+    yield "Berth's own cost: through the router, minus straight to the engine (mean, 95 % interval)"
+    for one in result.engines:
+        found = one.own_cost
+        if found is None:
+            continue
+        if found.problem:
+            yield from textwrap.wrap(f"{one.replica}: not measured: {found.problem}", 116, initial_indent="  ")
+            continue
+        names = (("first token", found.ttft), ("time per token", found.tpot), ("total", found.e2e))
+        shown = ", ".join(f"{name} {shown_difference(value)}" for name, value in names if value)
+        yield f"  {one.replica}: {shown}; {found.pairs} pairs, 1 at a time"
+    yield ""
+
+
+def shown_difference(one: Difference) -> str:
+    interval = f"({one.low * 1e3:+.3f} to {one.high * 1e3:+.3f} ms)"
+    return f"{one.mean * 1e3:+.3f} ms {interval}" if one.measurable else f"not measurable {interval}"
 
 
 def closing(result: BenchResult) -> Iterator[str]:

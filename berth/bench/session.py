@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from berth import __version__
-from berth.bench import compare, plan_points, rules
+from berth.bench import compare, own_cost, plan_points, rules
 from berth.bench.box import Gpus
 from berth.bench.client import EngineClient
 from berth.bench.lease import Lease, StartError, held, taken
@@ -116,7 +116,7 @@ class Session:
         try:
             if not engine.starts:
                 await self._quality(client)
-            windows = await self._windows(running, replica, first=not engine.starts)
+            windows = await self._windows(running, replica, lease.key, first=not engine.starts)
         finally:
             client.close()
         start = replace(start, windows=tuple(windows), warm_requests=running.warm)
@@ -133,7 +133,7 @@ class Session:
         quality = await quality_of(client, self._reference)
         self._engines[name] = replace(self._engines[name], quality=quality)
 
-    async def _windows(self, running: Engine, replica: Replica, *, first: bool) -> list[Window]:
+    async def _windows(self, running: Engine, replica: Replica, key: str, *, first: bool) -> list[Window]:
         """The first start of an engine also finds its limit, and that of the first engine the points of all."""
         found: list[Window] = []
         if first and self._setup.points:
@@ -144,7 +144,13 @@ class Session:
             self._engines[replica.name] = replace(self._engines[replica.name], limit=reason)
             self._common = self._common or plan_points.common_points(found, most)
         points = dict.fromkeys((*self._common, self._limits[replica.name]))
-        return found + await running.windows(points)
+        found += await running.windows(points)
+        if first:  # after the windows: it changes nothing about them
+            setup, conditions = self._setup, self._setup.conditions
+            conditions.progress(f"{replica.name}: Berth's own cost")
+            cost = await own_cost.measured(running.client, key, setup.plan, setup.route.name, conditions)
+            self._engines[replica.name] = replace(self._engines[replica.name], own_cost=cost)
+        return found
 
     async def _idle_power(self) -> float | None:
         """Before any load; after the start has settled."""

@@ -432,7 +432,7 @@ class Controller:
             spares=spares,
             expected_s={name: one for name, one in seconds.items() if one is not None},
             expected_phases={name: times.expected_phases(one) for name, one in self._records.items()},
-            leased={name for one in running if one.action is Action.LEASE for name in one.replicas},
+            leased={name: one.key_digest for one in running if one.action is Action.LEASE for name in one.replicas},
             held=self._observer.held,
             ranks=self._boxes.views(),
             unproven=migrations.unproven(running),

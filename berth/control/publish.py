@@ -70,7 +70,7 @@ class Held:
     not_free: Mapping[str, str] = field(default_factory=dict)  # who holds it, although the plan has it for the replica
     spares: Collection[str] = ()  # a scale does not want these now
     expected_s: Mapping[str, float] = field(default_factory=dict)  # how long their starts or wakes take
-    leased: Collection[str] = ()  # they serve no clients
+    leased: Mapping[str, str] = field(default_factory=dict)  # they serve no clients but the one with this key
     expected_phases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # and each phase of a start
     held: Mapping[str, str] = field(default_factory=dict)  # what other boxes have to do first
     ranks: Mapping[str, tuple[RankState, ...]] = field(default_factory=dict)
@@ -91,7 +91,8 @@ class Held:
             is_ready = state.status is ReplicaStatus.READY
             status = ReplicaStatus.STARTING if is_ready else state.status  # routers send nothing to it
             reason = "ready, for `berth bench` alone" if is_ready else state.reason
-            state = replace(state, status=status, reason=reason, requested="unloaded", leased=True)
+            own = self.leased[state.name] if is_ready else ""
+            state = replace(state, status=status, reason=reason, requested="unloaded", leased=True, measured_by=own)
         if ranks := self.ranks.get(state.name):
             reason = "; ".join(part for part in (state.reason, self.held.get(state.name, "")) if part)
             state = replace(state, ranks=ranks, reason=reason)

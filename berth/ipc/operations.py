@@ -19,6 +19,7 @@ from berth.ipc.shadow import Results, Shadow, ShadowOptions
 from berth.plan import Adapter
 
 HISTORY: Final = 50
+DIGEST_LENGTH: Final = 64  # characters of a SHA-256, hexadecimal
 OPERATION_BYTES: Final = 2048  # of one operation in a file, at most
 COUNTS_BYTES: Final = 8192  # of what is counted and kept per model, without many adapters
 DRAIN_S: Final = 300.0  # how long running requests may take to finish, unless the request says otherwise
@@ -112,6 +113,7 @@ class Operation:
     shadow: Shadow | None = None
     bench: Bench | None = None
     progress: str = ""  # of the holder of a lease, for people
+    key_digest: str = ""  # of its key: the router lets it alone use the leased replica
 
     @property
     def running(self) -> bool:
@@ -174,6 +176,7 @@ class Renewal:
     ends: bool = False
     failure: str = ""  # why the holder ends it before its time
     progress: str = ""  # "": as before
+    key_digest: str = ""  # SHA-256, hexadecimal, of the key with which the holder asks the router
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,6 +133,30 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """In seconds, with its interval of 95 %."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def measurable(self) -> bool:
+        return not self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnCost:
+    """How much longer a request takes through the router than straight to the engine: Berth's own cost."""
+
+    pairs: int = 0  # of the same request
+    ttft: Difference | None = None
+    tpot: Difference | None = None
+    e2e: Difference | None = None
+    problem: str = ""  # why it was not measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineResult:
     replica: str
     engine: str
@@ -142,6 +166,7 @@ class EngineResult:
     compared_as: MeasuredAs | None = None
     quality: Quality | None = None
     starts: tuple[Start, ...] = ()
+    own_cost: OwnCost | None = None
     limit: str = ""  # why the search for its goodput ended
     problem: str = ""  # why it was not measured
 

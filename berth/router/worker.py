@@ -20,7 +20,7 @@ from berth.ipc.shadow import Mirror
 from berth.ipc.traffic import TrafficReport
 from berth.log import log
 from berth.notices import Notice, notices
-from berth.plan import Keys, Plan, read_keys, read_plan
+from berth.plan import ApiKey, Keys, Plan, read_keys, read_plan
 from berth.router.balancing import affinity
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.hang_detector import HangDetector
@@ -68,7 +68,7 @@ class Worker:
     def __init__(self, plan: Plan, keys: Keys) -> None:
         self.plan, self.pages = plan, WebPages(plan.cors_origins, names=(plan.listen.host,))
         peers, sessions = Peers(plan.open_to, plan.trusted_proxies), Sessions(keys, secure=bool(plan.listen.tls_cert))
-        self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions)
+        self.auth = Authenticator(keys.api_keys, self.pages, peers, sessions, self.measuring)
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = catalog = ModelCatalog(plan)
         self.rules = Rules(plan, catalog) if plan.rules else None
@@ -110,6 +110,9 @@ class Worker:
         """The conversations of routes with a canary stay with one of two replicas too."""
         self.with_affinity = self._hot.union(canaries)
         self.shadows.update(mirrors)
+
+    def measuring(self, digest: str) -> ApiKey | None:
+        return self.upstreams.measuring(digest)
 
     @property
     def draining(self) -> bool:

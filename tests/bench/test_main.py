@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from berth.bench.plan_points import QUICK, Profile
 from berth.bench.workload import PRESETS, Workload
 from berth.cli import main as cli
 from berth.errors import ConfigError, ControlError
+from berth.ipc import journal
 from berth.ipc.bench import Bench, Order
 from berth.ipc.bench import path as order_file
 from berth.plan import DialectName, Keys, Launch, ModelRoute, Plan, RunPaths, Task
@@ -24,6 +26,7 @@ from berth.records.results import Outcome, Point, Slo
 from tests.bench.results_of import broken, engine, result, standard
 from tests.bench.test_lease import Control
 from tests.fakes.plans import make_plan, make_replica
+from tests.ipc.test_journal import Part
 from tests.sim.harness import running
 
 LAUNCH = Launch(argv=("x",))
@@ -171,6 +174,19 @@ def test_used_model_is_taken_with_consent_alone(answer: str, allowed: bool, monk
 def test_model_without_a_journal_has_no_requests(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     assert main.recent_requests(plan, Keys(), plan.models[0]) == 0
+
+
+def test_requests_of_another_bench_are_none_of_clients(tmp_path: Path) -> None:
+    plan, now = plan_of(tmp_path), time.time()
+    journal.reserve(plan.paths.journal, 1)
+    part = Part(plan.paths.journal)
+    part.end(1, 2, 3, start=now - 300)
+    part.end(4, 5, start=now - 100)
+    assert main.recent_requests(plan, Keys(), plan.models[0]) == 5
+    for model, began in (("other", now - 350), ("chat", now - 9999), ("chat", now - 350)):
+        found = replace(standard(), model=model, created=began, seconds=100.0)
+        results.keep(plan.paths.data_dir, found, lambda _result: "")
+    assert main.recent_requests(plan, Keys(), plan.models[0]) == 2
 
 
 def write_contracts(plan: Plan) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from berth.bench import page, report
 from berth.bench.drawing import Chart, Mark, Series, svg, ticks
-from berth.records.results import Likeness, Outcome, Quality
+from berth.records.results import Difference, Likeness, Outcome, OwnCost, Quality
 from tests.bench.results_of import broken, engine, result, standard
 
 
@@ -32,6 +32,24 @@ def test_text_has_the_figures_of_each_engine_side_by_side() -> None:
     goodput = next(line for line in lines if line.startswith("chat-sglang goodput"))
     assert goodput == "chat-sglang goodput 1.150 (1.150-1.150) FASTER 6 windows, A/A 0.0%"
     assert "chosen: chat-sglang (1.15x (1.15-1.15) goodput of chat-vllm). `engines: auto` uses it." in lines
+
+
+def test_own_cost_is_said_with_its_interval_or_why_it_is_not_known() -> None:
+    cost, none = Difference(mean=0.0006, low=0.0005, high=0.0007), Difference(mean=1e-6, low=-1e-5, high=2e-5)
+    known = engine("chat-vllm", 1.0, own_cost=OwnCost(pairs=40, ttft=cost, tpot=none, e2e=cost))
+    failed = engine("chat-sglang", 1.0, own_cost=OwnCost(problem="the router speaks TLS"))
+    found = result(known, failed, engine("chat-trtllm", 1.0))
+    text = report.text(found)
+    assert (
+        "  chat-vllm: first token +0.600 ms (+0.500 to +0.700 ms), "
+        "time per token not measurable (-0.010 to +0.020 ms), total +0.600 ms (+0.500 to +0.700 ms); "
+        "40 pairs, 1 at a time\n"
+    ) in text
+    assert "  chat-sglang: not measured: the router speaks TLS\n" in text
+    assert "Berth&#x27;s own cost: through the router" in page.html(found)
+    assert "F13" not in page.unknown(found)
+    assert page.unknown(result(failed))["F13"] == "what the router adds was not measured"
+    assert "own cost" not in report.text(standard())
 
 
 def test_what_is_invalid_failed_or_unknown_is_said() -> None:
@@ -82,11 +100,13 @@ def test_undecided_says_what_is_missing() -> None:
 def test_page_says_of_each_rule_whether_anything_is_known() -> None:
     full = engine("chat-vllm", 1.0)
     start = replace(full.starts[0], windows=tuple(replace(one, clock_mhz=None) for one in full.starts[0].windows))
-    assert page.unknown(standard()) == {}
+    measured = (replace(one, own_cost=OwnCost(pairs=9)) for one in standard().engines)
+    assert page.unknown(replace(standard(), engines=tuple(measured))) == {}
     assert page.unknown(result(replace(full, starts=(start,)))) == {
         **dict.fromkeys(("F1", "F11"), "nothing is known of GPUs"),
         **dict.fromkeys(("F2", "F3"), "one engine only"),
         "F10": "one start of each engine only",
+        "F13": "what the router adds was not measured",
     }
     assert "<td>nothing is known of GPUs</td>" in page.html(result(replace(full, starts=(start,))))
 

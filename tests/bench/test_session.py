@@ -6,14 +6,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from berth.bench import workload
 from berth.bench.measure import Conditions
 from berth.bench.plan_points import Profile
 from berth.bench.session import Session, Setup
 from berth.ipc.operations import Reply, Request, Step
-from berth.plan import DialectName, Keys, Launch, ModelRoute, Replica, RunPaths, Task
-from berth.records.results import BenchResult, Likeness, Point, Slo
+from berth.plan import DialectName, Keys, Launch, Listen, ModelRoute, Replica, RunPaths, Task
+from berth.records.results import BenchResult, Likeness, OwnCost, Point, Slo
 from berth.state import Progress, ReplicaState, ReplicaStatus, State
 from tests.bench.test_lease import LEASE, Control
 from tests.fakes.plans import make_plan, make_replica
@@ -37,13 +38,25 @@ def engines(*times: float) -> Iterator[tuple[Replica, ...]]:
         )  # fmt: skip
 
 
-def session_of(replicas: tuple[Replica, ...], run_dir: Path, said: list[str], **fields: Any) -> Session:
+def session_of(
+    replicas: tuple[Replica, ...],
+    run_dir: Path,
+    said: list[str],
+    host: str = "127.0.0.1",
+    tls_cert: str = "",
+    **fields: Any,
+) -> Session:
     conditions = Conditions(
         workload=workload.parse("32/8"), slo=Slo(), profile=SMALL, seed=1, vocab_size=32_000, progress=said.append
     )
     names = tuple(one.name for one in replicas)
-    route = ModelRoute(name="m", source="simulated", task=Task.GENERATE, replicas=names)
-    plan = replace(make_plan(str(run_dir), *replicas), paths=RunPaths(run_dir=str(run_dir), data_dir=""))
+    route = ModelRoute(name="sim", source="simulated", task=Task.GENERATE, replicas=names)
+    port = urlsplit(replicas[0].url).port or 0  # in the router's place
+    plan = replace(
+        make_plan(str(run_dir), *replicas),
+        paths=RunPaths(run_dir=str(run_dir), data_dir=""),
+        listen=Listen(host=host, port=port, workers=1, tls_cert=tls_cert),
+    )
     states = tuple(
         ReplicaState(
             name=name, status=ReplicaStatus.FAILED, since=0, reason="out of memory", progress=Progress(phase="load")
@@ -68,7 +81,7 @@ def run(control: Control, times: tuple[float, float], said: list[str], **fields:
 
 def test_each_engine_is_started_looked_at_and_measured_at_the_same_points() -> None:
     control, said = Control(), list[str]()
-    found = run(control, (0.001, 0.004), said)
+    found = run(control, (0.001, 0.004), said, host="0.0.0.0")
     first, second = found.engines
     assert [one.quality.likeness for one in found.engines if one.quality] == [Likeness.SAME] * 2
     points = [{window.point for window in one.windows()} for one in (first, second)]
@@ -79,6 +92,8 @@ def test_each_engine_is_started_looked_at_and_measured_at_the_same_points() -> N
     ratios = {one.metric: one.ratio or 0 for one in found.comparisons}
     assert ratios["tpot p50 at 1 at a time"] > 1.5
     assert found.chosen == ""
+    assert [one.own_cost.problem for one in found.engines if one.own_cost] == ["", ""]
+    assert all(one.own_cost and one.own_cost.pairs >= 5 and one.own_cost.tpot for one in found.engines)
     wanted = [one.renew.replica for one in control.asked if one.renew]
     assert [name for name, after in zip(wanted, [*wanted[1:], "-"], strict=True) if name != after] == [
         *("", "m-vllm", "", "m-sglang", ""),
@@ -94,8 +109,10 @@ def test_engine_that_does_not_start_is_left_out_with_its_reason() -> None:
         return None
 
     said = list[str]()
-    found = run(Control(reply), (0.001, 0.001), said, points=(Point(concurrency=2),))
+    found = run(Control(reply), (0.001, 0.001), said, points=(Point(concurrency=2),), tls_cert="cert.pem")
     assert [one.problem for one in found.engines] == ["", "it does not start: out of memory"]
+    assert found.engines[0].own_cost == OwnCost(problem="the router speaks TLS, and the engine does not")
+    assert found.engines[1].own_cost is None
     assert {window.point for window in found.engines[0].windows()} == {Point(concurrency=2)}
     assert found.comparisons == ()
     assert "m-sglang: load" in said

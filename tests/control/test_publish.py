@@ -78,12 +78,13 @@ def test_published_state_of_a_replica(paths: RunPaths) -> None:
 
 
 def test_leased_replicas_are_never_ready_for_routers(paths: RunPaths) -> None:
-    held = Held(leased={"r0", "r1"})
+    held = Held(leased={"r0": "d", "r1": "d"})
     Publisher(paths).publish(records(S.READY, S.UNLOADED, S.READY), Seen(), CONTROL, held, always=False)
     state = read_state(paths)
     assert state
     assert [one.status for one in state.replicas] == [S.STARTING, S.UNLOADED, S.READY]
     assert [one.leased for one in state.replicas] == [True, True, False]
+    assert [one.measured_by for one in state.replicas] == ["d", "", ""]
     assert state.replicas[0].reason == "ready, for `berth bench` alone"
 
 

@@ -44,7 +44,7 @@ def measured(berth: Appliance, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """One run: exit code, JSON and HTML."""
     page = tmp_path_factory.mktemp("bench") / "report.html"
     assert berth.chat("m", messages=[{"role": "user", "content": SECRET}]).status_code == 200
-    command = [sys.executable, "-m", "berth", "bench", "m", "--workload", "64/16", *SMALL, "--json", "--yes"]
+    command = [sys.executable, "-m", "berth", "bench", "m", "--workload", "64/8", *SMALL, "--json", "--yes"]
     done = subprocess.run(
         [*command, "--html", str(page)], env=berth.environ, capture_output=True, text=True, check=False
     )
@@ -71,6 +71,16 @@ def test_both_engines_are_measured_with_the_same_requests(measured: tuple[int, A
     assert prompts[0] == prompts[1]
 
 
+def test_berths_own_cost_is_measured_through_the_router(measured: tuple[int, Any, str]) -> None:
+    _code, found, page = measured
+    for one in found["engines"]:
+        cost = one["own_cost"]
+        assert cost["problem"] == ""
+        assert cost["pairs"] >= 5
+        assert cost["e2e"]["low"] <= cost["e2e"]["mean"] <= cost["e2e"]["high"]
+    assert "Berth&#x27;s own cost" in page
+
+
 def test_engine_that_is_three_times_slower_is_found(measured: tuple[int, Any, str]) -> None:
     _code, found, _page = measured
     speeds = {
@@ -94,7 +104,7 @@ def test_report_is_one_file_without_script_or_network(measured: tuple[int, Any, 
     assert "<script" not in page
     assert re.findall(r"https?://(?!www\.w3\.org|127\.0\.0\.1)[^\s<]*", page) == []
     assert page.count("<svg") >= 4
-    assert "64/16" in page
+    assert "64/8" in page
 
 
 def test_client_that_is_the_limit_or_a_warm_cache_makes_it_invalid(

@@ -18,6 +18,7 @@ from berth.ipc import shadow_results
 from berth.ipc.bench import LONGEST_FAILURE, LONGEST_PROGRESS
 from berth.ipc.migration import Migration, Move, MoveKind
 from berth.ipc.operations import (
+    DIGEST_LENGTH,
     HISTORY,
     LEASE_S,
     LONGEST_DRAIN_S,
@@ -307,6 +308,7 @@ class Operations:
         starts = lease.starts if kept == lease.kept else counts
         progress = renewal.progress[:LONGEST_PROGRESS] or lease.progress
         renewed = replace(lease, kept=kept, starts=starts, lease_ends=now + LEASE_S, progress=progress)
+        renewed = replace(renewed, key_digest=renewal.key_digest[:DIGEST_LENGTH])
         self._put(renewed)
         if progress != lease.progress:
             self._events.progress(renewed)
@@ -415,7 +417,7 @@ class Operations:
 
     def _end_lease(self, lease: Operation, state: OperationState, reason: str) -> Operation:
         """It is over when nothing of the model runs any more."""
-        ending = replace(lease, kept=(), ending=lease.ending or state, reason=lease.reason or reason)
+        ending = replace(lease, kept=(), key_digest="", ending=lease.ending or state, reason=lease.reason or reason)
         self._put(ending)
         return ending
 

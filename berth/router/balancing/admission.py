@@ -68,7 +68,7 @@ class Admission:
         if tried:
             ready = [upstream for upstream in ready if upstream not in tried]
         elif not ready:
-            raise self._upstreams.not_ready(ctx.route)
+            return self._upstreams.measured(ctx.route, ctx.headers)
         if self._upstreams.ejected:
             ready = selection.healthy(ready, time.monotonic())
         if (canaries := self._upstreams.canaries) and (split := canaries.get(ctx.route.name)) is not None:

@@ -1,8 +1,11 @@
 """The replicas as this worker sees them: the last state that control published, and its own requests' outcomes."""
 
+import hashlib
+import hmac
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import msgspec
@@ -14,9 +17,11 @@ from berth.errors import NotReadyError
 from berth.ipc.reserved_file import read
 from berth.ipc.shadow import Mirror
 from berth.log import log
-from berth.plan import Discovered, EngineName, Keys, Load, ModelRoute, Plan, Replica
+from berth.plan import ApiKey, Discovered, EngineName, Keys, Load, ModelRoute, Plan, Replica
+from berth.plan.keys import OPEN
 from berth.router.balancing.circuit_breaker import Circuit, CircuitBreaker
 from berth.router.exchange import outcomes
+from berth.router.exchange.auth import key_in
 from berth.router.exchange.outcomes import HEALTHY, UNHEALTHY, Outcome
 from berth.router.upstream.pool import Pool
 from berth.state import AddedAdapter, AttachedFault, Canary, Progress, ReplicaState, ReplicaStatus, State
@@ -211,6 +216,24 @@ class Upstreams:
             first = [one for one in ready if route.engine in one.called]
             ready = first if route.only else [*first, *(one for one in ready if one not in first)]
         return ready
+
+    def measured(self, route: ModelRoute, headers: Mapping[bytes, bytes]) -> Sequence[Upstream]:
+        """The leased replica, for the `berth bench` that measures it, and for no other client. NotReadyError."""
+        found = [
+            self._upstreams[name]
+            for name in route.replicas
+            if (digest := self.statuses[name].measured_by)
+            and hmac.compare_digest(hashlib.sha256(key_in(headers)).hexdigest(), digest)
+        ]
+        if not found:
+            raise self.not_ready(route)
+        return found
+
+    def measuring(self, digest: str) -> ApiKey | None:
+        """The key of the `berth bench` that runs: it may use the leased model, and no other."""
+        leased = (name for name, one in self.statuses.items() if digest and one.measured_by == digest)
+        model = next((self._replicas[name].model for name in leased), "")
+        return replace(OPEN, models=(model,)) if model else None
 
     def comes_back(self, route: ModelRoute) -> bool:
         """It is being loaded by an operation, or will be by the request itself: requests wait."""

@@ -11,7 +11,7 @@ pages that are not allowed.
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from berth.errors import AuthenticationError, ForbiddenError
@@ -25,9 +25,18 @@ from berth.router.exchange.web_pages import WebPages
 class Authenticator:
     """Checks a request's key; where there are none, the client's address and whether a web page sent it."""
 
-    __slots__ = ("_by_digest", "_known", "_pages", "_peers", "sessions")
+    __slots__ = ("_by_digest", "_known", "_measuring", "_pages", "_peers", "sessions")
 
-    def __init__(self, keys: Sequence[ApiKey], pages: WebPages, peers: Peers, sessions: Sessions) -> None:
+    def __init__(
+        self,
+        keys: Sequence[ApiKey],
+        pages: WebPages,
+        peers: Peers,
+        sessions: Sessions,
+        measuring: Callable[[str], ApiKey | None] = lambda _digest: None,
+    ) -> None:
+        """`measuring` knows the key of a `berth bench` that runs, by its digest; it ends with the lease."""
+        self._measuring = measuring
         self._pages = pages
         self._peers = peers
         self.sessions = sessions
@@ -59,11 +68,10 @@ class Authenticator:
         if key is None:
             if given:
                 # a look-up by digest: how long it takes says nothing about a key
-                key = self._by_digest.get(hashlib.sha256(given).hexdigest())
+                digest = hashlib.sha256(given).hexdigest()
+                key = self._by_digest.get(digest)
                 if key is None:
-                    if not changes and self.sessions.is_operator(given):
-                        return OPEN
-                    raise AuthenticationError("Incorrect API key provided.")
+                    return self._other(given, digest, changes=changes)
                 self._known[given] = key
             elif (session := self.sessions.of(headers, changes=changes)) is not None:
                 key = self.sessions.owner(session)
@@ -77,6 +85,14 @@ class Authenticator:
             date = datetime.fromtimestamp(key.expires, UTC).isoformat(timespec="seconds")
             raise AuthenticationError(f"The API key {key.name!r} has expired at {date}.", code="expired_api_key")
         return key
+
+    def _other(self, given: bytes, digest: str, *, changes: bool) -> ApiKey:
+        """Of what is no API key: it is not remembered, since it is valid for a while only."""
+        if (measuring := self._measuring(digest)) is not None:
+            return measuring
+        if not changes and self.sessions.is_operator(given):
+            return OPEN
+        raise AuthenticationError("Incorrect API key provided.")
 
 
 def require_model(key: ApiKey, route: ModelRoute) -> None:

@@ -541,6 +541,19 @@ def test_lease_runs_replicas_one_at_a_time_and_restores_the_model(standby: Stand
     assert world.operations.running == ()
 
 
+def test_lease_has_the_digest_of_its_holders_key_while_it_runs() -> None:
+    world = World(standby=Standby.COLD).turns()
+    lease = world.ask(Action.LEASE)
+    for renewal, digest in (
+        (Renewal(operation=lease.id, key_digest="a" * 64 + "too long"), "a" * 64),
+        (Renewal(operation=lease.id, key_digest="a" * 64, ends=True), ""),
+    ):
+        world.operations.renew(renewal, world.observation(), world.now)
+        found = world.operations.find(lease.id)
+        assert found is not None
+        assert found.key_digest == digest
+
+
 def bench(world: World, **options: Any) -> Reply:
     change = Change(action=Action.LEASE, model="chat", by="me", bench=Bench(**options))
     return world.operations.ask(change, world.observation(), workers=(), now=world.now)

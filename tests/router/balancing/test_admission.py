@@ -1,6 +1,7 @@
 """Who gets the places on the engines, and who waits for them."""
 
 import asyncio
+import hashlib
 import time
 from array import array
 from collections import defaultdict
@@ -880,3 +881,16 @@ async def test_the_candidate_of_a_migration_comes_first_for_its_share_and_last_f
     setup.upstreams.poll()
     assert (first(), first(b"stable")) == (route.replicas[-1], route.replicas[0])
     await setup.close()
+
+
+async def test_leased_model_admits_the_bench_that_measures_it_alone(tmp_path: Path) -> None:
+    setup = AdmissionSetup(tmp_path)
+    digest = hashlib.sha256(b"secret").hexdigest()
+    state = replica_state("one-a", ReplicaStatus.STARTING, leased=True, requested="unloaded", measured_by=digest)
+    publish(setup.plan, state)
+    setup.upstreams.poll()
+    bench, client = (setup.call("one", headers={b"x-api-key": key}) for key in (b"secret", b"another"))
+    assert await setup.admission.next(bench, ()) is setup.upstreams.of("one-a")
+    with pytest.raises(NotReadyError) as caught:
+        await setup.admission.next(client, ())
+    assert caught.value.code == "model_leased"

@@ -1,3 +1,4 @@
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from berth.canonical import Operation
+from berth.errors import NotReadyError
 from berth.plan import DialectName, Discovered, Keys, Launch, Load, Plan
 from berth.router.balancing.circuit_breaker import REJECTIONS
 from berth.router.balancing.selection import healthy, healthy_first
@@ -333,3 +335,23 @@ def test_requests_wait_for_what_comes_back_and_not_for_what_pinned_models_keep_o
         publish(plan, replica_state("own-a", ReplicaStatus.STARTING, **never))
         upstreams.poll()
         assert not upstreams.comes_back(route)
+
+
+def test_leased_replica_is_for_the_holder_of_its_key_alone(plan: Plan) -> None:
+    upstreams, route = Upstreams(plan, Keys()), plan.models[1]
+    digest = hashlib.sha256(b"secret").hexdigest()
+    own = {b"authorization": b"Bearer secret"}
+    others: tuple[dict[bytes, bytes], ...] = ({}, {b"authorization": b"Bearer other"}, {b"x-api-key": digest.encode()})
+    for measured_by in (digest, ""):
+        publish(plan, replica_state("own-a", ReplicaStatus.STARTING, leased=True, measured_by=measured_by))
+        upstreams.poll()
+        for headers in others if measured_by else (own, *others):
+            with pytest.raises(NotReadyError) as caught:
+                upstreams.measured(route, headers)
+            assert caught.value.code == "model_leased"
+        assert upstreams.ready(route) == []
+        key = upstreams.measuring(digest)
+        assert (key.models if key else None) == (("own",) if measured_by else None)
+        assert upstreams.measuring("") is None
+        if measured_by:
+            assert [one.replica.name for one in upstreams.measured(route, own)] == ["own-a"]

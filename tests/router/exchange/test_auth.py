@@ -1,9 +1,12 @@
+import hashlib
 import time
+from dataclasses import replace
 
 import pytest
 
 from berth.errors import AuthenticationError, ForbiddenError
 from berth.plan import Keys, OpenTo
+from berth.plan.keys import OPEN
 from berth.router.exchange.auth import Authenticator, may_use, require_model
 from berth.router.exchange.peers import Peers
 from berth.router.exchange.sessions import Sessions
@@ -115,3 +118,14 @@ def test_a_key_may_use_its_models_by_all_their_names(models: tuple[str, ...], na
         with pytest.raises(ForbiddenError, match=f"may not use the model '{name}'") as caught:
             require_model(key, wanted)
         assert caught.value.code == "model_not_allowed"
+
+
+def test_key_of_a_bench_is_valid_while_it_runs() -> None:
+    digest, bench = hashlib.sha256(b"secret").hexdigest(), replace(OPEN, models=("chat",))
+    running = {digest: bench}
+    gate = Authenticator(api_keys("first"), WebPages(()), PRIVATE, NO_SESSIONS, running.get)
+    assert gate.check({b"x-api-key": b"secret"}, FAR) is bench
+    assert gate.check({b"x-api-key": b"first"}, FAR).name == "key-1"
+    running.clear()
+    with pytest.raises(AuthenticationError):
+        gate.check({b"x-api-key": b"secret"}, FAR)
