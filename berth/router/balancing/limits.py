@@ -104,14 +104,15 @@ class Limits:
             if key.tokens_per_day or key.tokens_per_month:
                 self._check_budgets(key, rows)
             if wait_s := self._reserve(ctx, client, grant, rows):
-                return self._admit_later(ctx, client, grant, wait_s)
-        return self._count(ctx, client, grant)
 
-    async def _admit_later(self, ctx: RequestContext, client: Client, grant: Grant, wait_s: float) -> None:
-        await asyncio.sleep(wait_s)
-        self._board.waited(ctx.key.slot, wait_s)
-        if (place := self._count(ctx, client, grant)) is not None:
-            await place
+                async def later() -> None:
+                    await asyncio.sleep(wait_s)
+                    self._board.waited(key.slot, wait_s)
+                    if (place := self._count(ctx, client, grant)) is not None:
+                        await place
+
+                return later()
+        return self._count(ctx, client, grant)
 
     def _count(self, ctx: RequestContext, client: Client, grant: Grant) -> Coroutine[Any, Any, None] | None:
         """As one of the client's requests at a time; the result waits for a place among them."""

@@ -117,9 +117,8 @@ class Meter:
         self._board = board
         self.keys = keys
         self._row = board.row
-        slots = board.layout.slots
         by_family: dict[str, dict[tuple[str, ...], int]] = {}
-        for (family, *values), slot in slots.items():
+        for (family, *values), slot in board.layout.slots.items():
             by_family.setdefault(family, {})[tuple(values)] = slot
         self._requests = {
             (model, operation, int(status)): slot for (model, operation, status), slot in by_family[_REQUESTS].items()
