@@ -16,7 +16,7 @@ from setuptools import Extension, setup
 from etc.compile.modules import modules
 
 DIRECTIVES = {"language_level": "3", "annotation_typing": False, "binding": True}
-OPTIONS = ["-O2", "-g0", "-w"]  # -w: warnings are about generated code
+OPTIONS = ["-O2", "-fno-semantic-interposition", "-fno-plt", "-g0", "-w"]  # -w: warnings are about generated code
 
 
 def compile_modules(root: Path, folder: Path) -> None:

@@ -15,10 +15,11 @@ what has been used so far: the last request before the end may exceed them.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
+from berth.apis.base import ApiFormat
 from berth.apis.stream_events import HEARTBEAT_S
 from berth.canonical import Operation, Usage
 from berth.errors import BudgetError, RateLimitError
@@ -27,7 +28,7 @@ from berth.plan import ApiKey, Plan
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.fairness import cost
 from berth.router.balancing.rates import Bucket
-from berth.router.exchange.limit_headers import Left, limit_headers
+from berth.router.exchange.limit_headers import Left, Writer, writer_for
 from berth.router.exchange.request import Grant, RequestContext
 from berth.router.telemetry.key_board import KeyBoard
 
@@ -86,31 +87,43 @@ class Limits:
         self._on_wait = on_wait
         self._clients: dict[int, Client] = {}
         self._keys: dict[int, ApiKey] = {}  # of those with waiting requests
+        self._writers: dict[ApiFormat, Writer] = {}  # of the headers
 
-    async def admit(self, ctx: RequestContext) -> None:
-        """Returns when the request of a client with a key may be served; `settle` it. RateLimitError if it may not."""
-        key, row = ctx.key, self._board.row
+    def admit(self, ctx: RequestContext) -> Coroutine[Any, Any, None] | None:
+        """The request of a client with a key may be served once the result has been awaited, or at once if there is
+        none; `settle` it in any case. RateLimitError if it may not be served.
+        """
+        key = ctx.key
         client = self._clients.get(key.slot)
         if client is None:
             client = self._clients[key.slot] = Client(self._board, key.slot)
         grant = ctx.grant = client.estimate(ctx)
-        at = key.slot * KEY_WIDTH
-        row[at + LAST_USED] = time.time()
-        if key.limited:
+        self._board.row[key.slot * KEY_WIDTH + LAST_USED] = time.time()
+        if key.tokens_per_day or key.tokens_per_month or key.requests_per_minute or key.tokens_per_minute:
+            rows = self._board.used
             if key.tokens_per_day or key.tokens_per_month:
-                self._check_budgets(key)
-            if key.requests_per_minute or key.tokens_per_minute:
-                wait_s = self._reserve(ctx, client, grant)
-                if wait_s:
+                self._check_budgets(key, rows)
+            if wait_s := self._reserve(ctx, client, grant, rows):
+
+                async def later() -> None:
                     await asyncio.sleep(wait_s)
                     self._board.waited(key.slot, wait_s)
-            if key.concurrency and (client.waiting or not self._claim(key)):
-                await self._wait(ctx, client)
-                grant.running = True
-                return
-        if not key.concurrency:
-            row[at + IN_FLIGHT] += 1
+                    if (place := self._count(ctx, client, grant)) is not None:
+                        await place
+
+                return later()
+        return self._count(ctx, client, grant)
+
+    def _count(self, ctx: RequestContext, client: Client, grant: Grant) -> Coroutine[Any, Any, None] | None:
+        """As one of the client's requests at a time; the result waits for a place among them."""
+        key = ctx.key
+        if key.concurrency:
+            if client.waiting or not self._claim(key):
+                return self._wait(ctx, client, grant)
+        else:
+            self._board.row[key.slot * KEY_WIDTH + IN_FLIGHT] += 1
         grant.running = True
+        return None
 
     def settle(self, ctx: RequestContext) -> None:
         """The request is over."""
@@ -128,7 +141,7 @@ class Limits:
         charged = charge(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
         row[at + CHARGED] += charged
         if grant.reserved:
-            client.tokens.add((charged - grant.reserved) * 60.0 / key.tokens_per_minute)
+            row[at + TOKENS_USED] += (charged - grant.reserved) * 60.0 / key.tokens_per_minute
         client.learn(ctx, usage, charged)
         if grant.queued:
             self._admission.settle(ctx, cost(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens))
@@ -142,8 +155,10 @@ class Limits:
         for slot in tuple(self._keys):
             self._let_in(self._clients[slot])
 
-    def _check_budgets(self, key: ApiKey) -> None:
-        used = self._board.total(key.slot * KEY_WIDTH + CHARGED)
+    def _check_budgets(self, key: ApiKey, rows: "Sequence[memoryview[float]]") -> None:
+        at, used = key.slot * KEY_WIDTH + CHARGED, 0.0
+        for row in rows:
+            used += row[at]
         if key.tokens_per_day and used - key.day_from >= key.tokens_per_day:
             raise self._used_up(key, "day", key.tokens_per_day)
         if key.tokens_per_month and used - key.month_from >= key.tokens_per_month:
@@ -157,7 +172,7 @@ class Limits:
             should_retry=False,
         )
 
-    def _reserve(self, ctx: RequestContext, client: Client, grant: Grant) -> float:
+    def _reserve(self, ctx: RequestContext, client: Client, grant: Grant, rows: "Sequence[memoryview[float]]") -> float:
         """Takes the request's part of the rates; returns how long it has to wait. RateLimitError if that is long."""
         key, now = ctx.key, time.monotonic()
         lefts: list[Left] = []
@@ -165,17 +180,21 @@ class Limits:
         if per_minute := key.requests_per_minute:
             each_s = 60.0 / per_minute
             burst_s = max(each_s, key.burst_s)
-            wait_s, level = client.requests.take(each_s, now, burst_s, LONGEST_WAIT_S)
+            wait_s, level = client.requests.take(each_s, now, burst_s, LONGEST_WAIT_S, rows)
             lefts.append(("requests", per_minute, level / each_s, burst_s - level))
         if (per_minute := key.tokens_per_minute) and wait_s <= LONGEST_WAIT_S:
             tokens = grant.prompt + grant.answer
-            token_wait_s, level = client.tokens.take(tokens * 60.0 / per_minute, now, key.burst_s, LONGEST_WAIT_S)
+            token_wait_s, level = client.tokens.take(tokens * 60.0 / per_minute, now, key.burst_s, LONGEST_WAIT_S, rows)
             lefts.append(("tokens", per_minute, level * per_minute / 60.0, key.burst_s - level))
             if token_wait_s <= LONGEST_WAIT_S:
                 grant.reserved = tokens
             elif each_s:
                 client.requests.add(-each_s)
-        grant.headers = limit_headers(ctx.api, lefts)
+        if lefts:
+            writer = self._writers.get(ctx.api)
+            if writer is None:
+                writer = self._writers[ctx.api] = writer_for(ctx.api)
+            grant.headers = writer(lefts)
         due_s = max(token_wait_s, wait_s)
         if due_s > LONGEST_WAIT_S:
             kind = "requests" if wait_s > LONGEST_WAIT_S else "tokens"
@@ -209,7 +228,7 @@ class Limits:
             place.set_result(None)
         self._keys = {slot: key for slot, key in self._keys.items() if self._clients[slot].waiting}
 
-    async def _wait(self, ctx: RequestContext, client: Client) -> None:
+    async def _wait(self, ctx: RequestContext, client: Client, grant: Grant) -> None:
         """For a place. The request is counted then."""
         key, limit_s = ctx.key, self._limits.queue_timeout_s
         if len(client.waiting) >= self._limits.queue_size:
@@ -239,6 +258,7 @@ class Limits:
             self._let_in(client)
             raise
         self._board.waited(key.slot, time.monotonic() - since)
+        grant.running = True
 
     def _crowded(self, key: ApiKey, how: str) -> RateLimitError:
         self._board.limited(key.slot, "concurrency")

@@ -8,6 +8,8 @@ Each worker adds what it takes to its own row. What overflows while a bucket is 
 worker that looks: it raises the number in its own row, and the largest of the rows counts.
 """
 
+from collections.abc import Sequence
+
 from berth.router.telemetry.key_board import KeyBoard
 
 
@@ -34,11 +36,14 @@ class Bucket:
             return burst_s
         return level
 
-    def take(self, seconds: float, now: float, burst_s: float, longest_s: float) -> tuple[float, float]:
+    def take(
+        self, seconds: float, now: float, burst_s: float, longest_s: float, rows: "Sequence[memoryview[float]]"
+    ) -> tuple[float, float]:
         """Takes that much, and returns the time to wait for it, and the level after it. If that would be more than
-        `longest_s`, nothing is taken. More than the whole bucket is given when it is full: the rest is owed.
+        `longest_s`, nothing is taken. More than the whole bucket is given when it is full: the rest is owed. `rows`:
+        those of KeyBoard.used.
         """
-        board, at, rows = self._board, self._at, self._board.used
+        board, at = self._board, self._at
         taken = lost = 0.0
         for row in rows:  # as in `level`, which would be a call
             taken += row[at]

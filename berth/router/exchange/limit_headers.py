@@ -14,16 +14,12 @@ Pairs = list[tuple[bytes, bytes]]
 Left = tuple[
     str, int, float, float
 ]  # requests or tokens, the limit per minute, what is left, seconds until all is back
+Writer = Callable[[Sequence[Left]], Pairs]
 
 
-def limit_headers(api: ApiFormat, lefts: Sequence[Left]) -> Pairs:
+def writer_for(api: ApiFormat) -> Writer:
     """Ollama's and TGI's clients know none."""
-    return writer_of(type(getattr(api, "of_any", api)).__module__)(lefts)
-
-
-@cache
-def writer_of(module: str) -> Callable[[Sequence[Left]], Pairs]:
-    name = module.split(".")[2]
+    name = type(getattr(api, "of_any", api)).__module__.split(".")[2]
     if name in ("ollama", "tgi"):
         return lambda _lefts: []
     return anthropic_headers if name == "anthropic" else openai_headers

@@ -84,8 +84,8 @@ class Inference:
                 ctx.mirrored = shadows.begin(ctx)
             meter.in_flight(ctx.model, 1)
             try:
-                if ctx.key.slot:
-                    await self._worker.limits.admit(ctx)
+                if ctx.key.slot and (turn := self._worker.limits.admit(ctx)) is not None:
+                    await turn
                 await self._worker.proxy.serve(ctx)
             finally:
                 if ctx.key.slot:

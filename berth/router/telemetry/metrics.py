@@ -117,9 +117,8 @@ class Meter:
         self._board = board
         self.keys = keys
         self._row = board.row
-        slots = board.layout.slots
         by_family: dict[str, dict[tuple[str, ...], int]] = {}
-        for (family, *values), slot in slots.items():
+        for (family, *values), slot in board.layout.slots.items():
             by_family.setdefault(family, {})[tuple(values)] = slot
         self._requests = {
             (model, operation, int(status)): slot for (model, operation, status), slot in by_family[_REQUESTS].items()
@@ -134,7 +133,7 @@ class Meter:
         self._broken = {(model, blocker): slot for (model, blocker), slot in by_family[_BROKEN].items()}
         self._preempted = {(model, one): slot for (model, one), slot in by_family[_PREEMPTED].items()}
         self._rejected = {(model, reason): slot for (model, reason), slot in by_family[_REJECTED].items()}
-        self._continued, self._in_flight, self._first_token, self._duration, self._queued, self._queue_wait = (
+        continued, self._in_flight, first_token, duration, self._queued, self._queue_wait = (
             {model: slot for (model,), slot in by_family[family].items()}
             for family in (_CONTINUED, _IN_FLIGHT, _FIRST_TOKEN, _DURATION, _QUEUED, _QUEUE_WAIT)
         )
@@ -144,38 +143,42 @@ class Meter:
         self._rules = {rule: slot for (rule,), slot in by_family.get(_RULES, {}).items()}
         self._in_progress = {model: slot for (model,), slot in by_family[_IN_PROGRESS].items()}
         shape, routes = keys.shape, by_family[_IN_FLIGHT]  # in the order of Plan.routes
-        self._uses = {model: shape.uses + number * USE_WIDTH for number, (model,) in enumerate(routes)}
         self._use_step = shape.routes * USE_WIDTH
         self._bodies = by_family[_BODIES][()]
-        self._prompt, self._completion, self._cached = (
-            {model: slot for (model, other), slot in by_family[_TOKENS].items() if other == kind} for kind in TOKENS
-        )
+        # by model, what each of its requests counts into: one look-up for all of them
+        self._of_model = {
+            model: (
+                *(shape.uses + number * USE_WIDTH, *(by_family[_TOKENS][model, kind] for kind in TOKENS)),
+                *(self._in_progress[model], continued[model], first_token[model], duration[model]),
+            )
+            for number, (model,) in enumerate(routes)
+        }
 
     def observe(self, ctx: RequestContext) -> float:
         """Everything about a request that is over. Returns its duration in seconds, from its acceptance on."""
-        row = self._row
-        operation = ctx.request.operation if ctx.accepted else ctx.api.operation
+        row, operation = self._row, ctx.request.operation if ctx.accepted else ctx.api.operation
         row[self._requests[ctx.model, operation, ctx.status if ctx.status in STATUSES else 500]] += 1
         if not ctx.accepted:
             return 0.0
         usage, use, status = ctx.usage, self.keys.row, ctx.status
-        row[self._in_progress[ctx.model]] -= ctx.live_tokens  # from now on the exact number counts
-        at = self._uses[ctx.model] + ctx.key.slot * self._use_step
+        uses, prompt, completion, cached, in_progress, continued, first_token, duration = self._of_model[ctx.model]
+        row[in_progress] -= ctx.live_tokens  # from now on the exact number counts
+        at = uses + ctx.key.slot * self._use_step
         kind = SUCCEEDED if status < 400 else RATE_LIMITED if status == 429 else REJECTED if status < 500 else FAILED
         use[at + kind] += 1
         use[at + PROMPT] += usage.prompt_tokens
         use[at + CACHED] += usage.cached_tokens
         use[at + COMPLETION] += usage.completion_tokens
-        row[self._prompt[ctx.model]] += usage.prompt_tokens
-        row[self._completion[ctx.model]] += usage.completion_tokens
-        row[self._cached[ctx.model]] += usage.cached_tokens
-        row[self._continued[ctx.model]] += ctx.continued
+        row[prompt] += usage.prompt_tokens
+        row[completion] += usage.completion_tokens
+        row[cached] += usage.cached_tokens
+        row[continued] += ctx.continued
         if ctx.rule is not None:
             row[self._rules[ctx.rule.name]] += 1
         duration_s, first_s = time.monotonic() - ctx.since, ctx.first_token_s
         if first_s is not None:
-            self._add(self._first_token[ctx.model], first_s)
-        self._add(self._duration[ctx.model], duration_s)
+            self._add(first_token, first_s)
+        self._add(duration, duration_s)
         if ctx.served_by is not None and status < 400 and not ctx.flags & BROKEN:
             sketch = self._sketches[ctx.served_by.name]
             row[sketch + 2 * WIDTH + bisect_left(BOUNDS, duration_s)] += 1

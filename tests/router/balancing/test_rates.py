@@ -35,7 +35,7 @@ begins, ends = map(float, input().split())
 time.sleep(max(0, begins - time.monotonic()))
 while time.monotonic() < ends:
     for _ in range(20):
-        bucket.take(each_s, time.monotonic(), burst_s, 0.0)
+        bucket.take(each_s, time.monotonic(), burst_s, 0.0, board.used)
     time.sleep(0.001)
 """
 
@@ -49,10 +49,10 @@ def board(tmp_path: Path) -> KeyBoard:
 def test_bucket_is_full_at_first_and_fills_by_the_rate(board: KeyBoard) -> None:
     bucket = Bucket(board, 0)
 
-    assert bucket.take(8.0, 1000.0, 10.0, 0.0) == (0.0, 2.0)
-    assert bucket.take(4.0, 1000.0, 10.0, 0.0) == (2.0, 2.0)  # not taken
-    assert bucket.take(4.0, 1000.0, 10.0, 5.0) == (2.0, -2.0)
-    assert bucket.take(4.0, 1000.0, 10.0, 5.0) == (6.0, -2.0)  # not taken: it would wait for too long
+    assert bucket.take(8.0, 1000.0, 10.0, 0.0, board.used) == (0.0, 2.0)
+    assert bucket.take(4.0, 1000.0, 10.0, 0.0, board.used) == (2.0, 2.0)  # not taken
+    assert bucket.take(4.0, 1000.0, 10.0, 5.0, board.used) == (2.0, -2.0)
+    assert bucket.take(4.0, 1000.0, 10.0, 5.0, board.used) == (6.0, -2.0)  # not taken: it would wait for too long
     assert bucket.level(1003.0, 10.0) == 1.0
     assert bucket.level(2000.0, 10.0) == 10.0
     assert bucket.level(2001.0, 10.0) == 10.0
@@ -61,15 +61,15 @@ def test_bucket_is_full_at_first_and_fills_by_the_rate(board: KeyBoard) -> None:
 def test_more_than_the_bucket_is_given_when_it_is_full_and_owed_then(board: KeyBoard) -> None:
     bucket = Bucket(board, 0)
 
-    assert bucket.take(30.0, 1000.0, 10.0, 0.0) == (0.0, -20.0)
-    assert bucket.take(1.0, 1000.0, 10.0, 0.0)[0] == 21.0
+    assert bucket.take(30.0, 1000.0, 10.0, 0.0, board.used) == (0.0, -20.0)
+    assert bucket.take(1.0, 1000.0, 10.0, 0.0, board.used)[0] == 21.0
     bucket.add(-25.0)  # it was an estimate
     assert bucket.level(1000.0, 10.0) == 5.0
 
 
 def test_a_changed_burst_changes_no_rate(board: KeyBoard) -> None:
     bucket = Bucket(board, 0)
-    bucket.take(10.0, 1000.0, 10.0, 0.0)
+    bucket.take(10.0, 1000.0, 10.0, 0.0, board.used)
 
     assert bucket.level(1001.0, 20.0) == 11.0
     assert bucket.level(1001.0, 10.0) == 1.0

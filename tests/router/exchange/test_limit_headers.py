@@ -1,13 +1,13 @@
 from berth.apis.openai.chat import OpenaiChat
 from berth.apis.tgi.endpoints import TgiRoot
-from berth.router.exchange.limit_headers import Left, limit_headers
+from berth.router.exchange.limit_headers import Left, writer_for
 from berth.router.server.inference import NamedModel
 
 
 def test_openais_headers_show_requests_and_tokens() -> None:
     lefts: list[Left] = [("requests", 60, 9.7, 0.25), ("tokens", 20_000, -50, 12.0)]
 
-    assert dict(limit_headers(NamedModel(OpenaiChat()), lefts)) == {
+    assert dict(writer_for(NamedModel(OpenaiChat()))(lefts)) == {
         b"x-ratelimit-limit-requests": b"60",
         b"x-ratelimit-remaining-requests": b"9",
         b"x-ratelimit-reset-requests": b"250ms",
@@ -15,4 +15,4 @@ def test_openais_headers_show_requests_and_tokens() -> None:
         b"x-ratelimit-remaining-tokens": b"0",
         b"x-ratelimit-reset-tokens": b"12000ms",
     }
-    assert limit_headers(TgiRoot(), lefts) == []
+    assert writer_for(TgiRoot())(lefts) == []
