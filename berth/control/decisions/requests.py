@@ -56,7 +56,9 @@ def step(record: Record, observation: Observation, now: float) -> Transition | N
     sleeps = record.status is _S.ASLEEP and record.goal is Goal.ASLEEP
     if operation is None or (waits and not (sleeps and eviction.in_the_way(operation.model, observation))):
         return None
-    if waits or scaling.leaves(record, operation):
+    # what was to sleep, and died before it drained: others wait for its room
+    died = operation.action is Action.SLEEP and record.status in (_S.WAITING, _S.BACKOFF)
+    if waits or scaling.leaves(record, operation) or (died and operation.by.startswith(BY_SWAP)):
         return _unload(record, operation, now)
     match operation.action:
         case Action.SLEEP:
@@ -397,6 +399,9 @@ def _slept(records: Sequence[Record]) -> Outcome | None:
         return Outcome(state=OperationState.FAILED, reason=reason)
     if any(record.status in (_S.READY, *COMING) for record in records) or not all(one.cleaned_up for one in stopped):
         return None
+    if all(record.status is _S.UNLOADED and record.cleaned_up for record in records):
+        reason = reason or "it had failed before"
+        stopped = [*records]
     if stopped or any(record.status is _S.ASLEEP for record in records):
         return Outcome(state=OperationState.DONE, reason=reason and f"unloaded instead: {reason}")
     return Outcome(state=OperationState.FAILED, reason=_why_not_ready(records))

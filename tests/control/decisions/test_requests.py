@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from berth.control.decisions import lifecycle
+from berth.control.decisions.eviction import BY_SWAP
 from berth.control.decisions.records import LIVE, Goal, Observation, Record
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.store import Operations
@@ -240,6 +241,21 @@ def test_sleeper_that_dies_is_unloaded() -> None:
     world.processes["r0"] = DEAD
 
     assert world.turns().statuses() == [S.UNLOADED]
+
+
+def test_model_that_dies_before_it_drains_for_another_one_gives_its_room_up() -> None:
+    """However long its back-off is: a model that flaps waits for minutes, and with it those that wait for its room."""
+    world = World(count=1).turns()
+    change = Change(action=Action.SLEEP, model="chat", by=f"{BY_SWAP} to other")
+    operation = world.operations.ask(change, world.observation(), workers=(), now=world.now).operation
+    assert operation is not None
+    failed = world.records["r0"]
+    world.processes["r0"] = DEAD
+    world.records["r0"] = replace(failed, status=S.BACKOFF, next_start_at=world.now + 1000, cleaned_up=True)
+
+    assert world.turns(5).statuses() == [S.UNLOADED]
+    assert world.state(operation) is OperationState.DONE
+    assert world.records["r0"].starts == failed.starts
 
 
 def test_restarts_one_replica_after_another() -> None:
