@@ -119,7 +119,7 @@ def covers(plan: Plan, earlier: RoutingRule, later: RoutingRule, routes: Mapping
         and set(earlier.has) <= set(later.has)
         and set(earlier.lacks) <= set(later.lacks)
         and _within(later.keys, earlier.keys)
-        and _within(later.aliases, earlier.aliases)
+        and _within(_asked_for(plan, later, routes), earlier.aliases)
         and earlier.least_tokens <= later.least_tokens
         and (most is None or (later.most_tokens is not None and later.most_tokens <= most))
         and all(_implied(later.headers.get(name), text) for name, text in earlier.headers.items())
@@ -133,6 +133,14 @@ def covers(plan: Plan, earlier: RoutingRule, later: RoutingRule, routes: Mapping
 
 def _within(some: Sequence[str], all_of: Sequence[str]) -> bool:
     return not all_of or (bool(some) and set(some) <= set(all_of))
+
+
+def _asked_for(plan: Plan, rule: RoutingRule, routes: Mapping[str, ModelRoute]) -> Sequence[str]:
+    """The names that requests which match the rule have. (): any."""
+    if rule.aliases or rule.model or not rule.engine:
+        return rule.aliases
+    models = models_on(plan, rule.engine)
+    return [name for name, route in routes.items() if (route.base or route.name) in models]
 
 
 def _implied(narrow: str | None, wide: str) -> bool:

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from berth.boot.config.route_checks import covers
@@ -198,8 +198,12 @@ def matched(rule: RoutingRule) -> set[int]:
     }
 
 
+NAMES = RoutingRule(name="1", aliases=("fast", "coder"), priority="low")
+
+
 @settings(max_examples=60, deadline=None)
 @given(rules_of_all_kinds, rules_of_all_kinds)
+@example(NAMES, RoutingRule(name="1", engine="coder-c", priority="low"))  # all names of the engine's models
 def test_shadowed_is_what_the_router_never_matches(earlier: RoutingRule, later: RoutingRule) -> None:
     routes = {name: one for one in PLAN.models for name in (one.name, *one.aliases)}
 
