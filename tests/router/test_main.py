@@ -78,51 +78,37 @@ def test_drain_finishes_requests_in_flight(start: Start, plan: Plan, engine: Fak
     assert router.process.wait(10) == 0
 
 
-def stop_when_asked(router: RouterProcess, engine: FakeUpstream) -> None:
-    assert engine.arrived.wait(5)
-    router.process.send_signal(signal.SIGTERM)
-
-
 @pytest.mark.parametrize("stream", [True, False])
-def test_drain_timeout_ends_requests_with_an_error(
-    start: Start, plan: Plan, engine: FakeUpstream, *, stream: bool
-) -> None:
-    engine.answers(*((stream_head(), chunk(chat_frame("a")), HANG) if stream else (HANG,)))
-    limits = replace(LIMITS, drain_timeout_s=0.3, token_timeout_s=20, first_token_timeout_s=20)
-    router = start(replace(plan, limits=limits))
-    threading.Thread(target=stop_when_asked, args=(router, engine)).start()
-
-    with (
-        openai.OpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=0) as client,
-        pytest.raises(openai.APIError, match="Berth is shutting down"),
-    ):
-        list(client.chat.completions.create(**CHAT, stream=stream))  # type: ignore[call-overload] # plain dicts
-
-    assert router.process.wait(10) == 0
-    assert engine.left.wait(5)
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_reload_ends_what_outlasts_the_drain_timeout_with_an_error_that_says_so(
-    start: Start, plan: Plan, engine: FakeUpstream, *, stream: bool
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        (signal.SIGTERM, "Berth is shutting down"),
+        (signal.SIGHUP, r"router was reloaded, and BERTH_DRAIN_TIMEOUT was over\. Send"),
+    ],
+)
+def test_what_outlasts_the_drain_timeout_ends_with_an_error_that_says_why(
+    start: Start, plan: Plan, engine: FakeUpstream, sent: signal.Signals, says: str, *, stream: bool
 ) -> None:
     engine.answers(*((stream_head(), chunk(chat_frame("a")), HANG) if stream else (HANG,)))
     limits = replace(LIMITS, drain_timeout_s=0.3, token_timeout_s=60, first_token_timeout_s=60)
     router = start(replace(plan, limits=limits))
 
-    def reload() -> None:
+    def send() -> None:
         assert engine.arrived.wait(60)
-        router.process.send_signal(signal.SIGHUP)
+        router.process.send_signal(sent)
 
-    threading.Thread(target=reload).start()
+    threading.Thread(target=send).start()
     with (
         openai.OpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=0, timeout=60) as client,
-        pytest.raises(openai.APIError, match=r"router was reloaded, and BERTH_DRAIN_TIMEOUT was over\. Send"),
+        pytest.raises(openai.APIError, match=says),
     ):
         list(client.chat.completions.create(**CHAT, stream=stream))  # type: ignore[call-overload] # plain dicts
 
     assert engine.left.wait(60)
-    router.await_answer()
+    if sent is signal.SIGTERM:
+        assert router.process.wait(60) == 0
+    else:
+        router.await_answer()
 
 
 def test_dead_worker_is_replaced_and_its_counters_stay(start: Start, plan: Plan, engine: FakeUpstream) -> None:

@@ -56,9 +56,10 @@ def step(record: Record, observation: Observation, now: float) -> Transition | N
     sleeps = record.status is _S.ASLEEP and record.goal is Goal.ASLEEP
     if operation is None or (waits and not (sleeps and eviction.in_the_way(operation.model, observation))):
         return None
-    # what was to sleep, and died before it drained: others wait for its room
-    died = operation.action is Action.SLEEP and record.status in (_S.WAITING, _S.BACKOFF)
-    if waits or scaling.leaves(record, operation) or (died and operation.by.startswith(BY_SWAP)):
+    # It is to sleep, and has failed before it drained: it is not started for that, since others wait for its room.
+    waiting = record.status is _S.WAITING and operation.by.startswith(BY_SWAP)
+    failed = operation.action is Action.SLEEP and (waiting or record.status is _S.BACKOFF)
+    if waits or scaling.leaves(record, operation) or failed:
         return _unload(record, operation, now)
     match operation.action:
         case Action.SLEEP:
@@ -228,7 +229,7 @@ def settled(operation: Operation, observation: Observation, now: float) -> Outco
         case Action.UNLOAD | Action.SCALE | Action.LEASE:
             return _scaled(records, operation)
         case Action.SLEEP:
-            return _slept(records)
+            return _slept(records, operation)
         case Action.LOAD | Action.WAKE:
             return _loaded(records)
         case Action.RESTART:
@@ -391,7 +392,7 @@ def shadowed(shadow: Shadow) -> Outcome | None:
     return Outcome(state=OperationState.DONE, reason="; ".join(filter(None, (shadow.reason, numbers))))
 
 
-def _slept(records: Sequence[Record]) -> Outcome | None:
+def _slept(records: Sequence[Record], operation: Operation) -> Outcome | None:
     bad = [record for record in records if record.cannot_sleep or record.instead_of_sleep]
     stopped = [record for record in bad if record.status is _S.UNLOADED or record.goal is Goal.UNLOADED]
     reason = "; ".join(f"{record.replica.name} {record.cannot_sleep or record.instead_of_sleep}" for record in bad)
@@ -399,9 +400,8 @@ def _slept(records: Sequence[Record]) -> Outcome | None:
         return Outcome(state=OperationState.FAILED, reason=reason)
     if any(record.status in (_S.READY, *COMING) for record in records) or not all(one.cleaned_up for one in stopped):
         return None
-    if all(record.status is _S.UNLOADED and record.cleaned_up for record in records):
-        reason = reason or "it had failed before"
-        stopped = [*records]
+    if all(record.status is _S.UNLOADED and record.reason == _reason(operation) for record in records):
+        return Outcome(state=OperationState.DONE, reason="unloaded instead: it was not loaded any more")
     if stopped or any(record.status is _S.ASLEEP for record in records):
         return Outcome(state=OperationState.DONE, reason=reason and f"unloaded instead: {reason}")
     return Outcome(state=OperationState.FAILED, reason=_why_not_ready(records))

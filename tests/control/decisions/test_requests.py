@@ -243,10 +243,11 @@ def test_sleeper_that_dies_is_unloaded() -> None:
     assert world.turns().statuses() == [S.UNLOADED]
 
 
-def test_model_that_dies_before_it_drains_for_another_one_gives_its_room_up() -> None:
-    """However long its back-off is: a model that flaps waits for minutes, and with it those that wait for its room."""
+@pytest.mark.parametrize("by", ["me", "idle_unload", f"{BY_SWAP} to other"])
+def test_model_that_dies_before_it_drains_gives_its_room_up(by: str) -> None:
+    """However long its back-off is: one that flaps waits for minutes, and with it all that wait for its room."""
     world = World(count=1).turns()
-    change = Change(action=Action.SLEEP, model="chat", by=f"{BY_SWAP} to other")
+    change = Change(action=Action.SLEEP, model="chat", by=by)
     operation = world.operations.ask(change, world.observation(), workers=(), now=world.now).operation
     assert operation is not None
     failed = world.records["r0"]
@@ -254,7 +255,9 @@ def test_model_that_dies_before_it_drains_for_another_one_gives_its_room_up() ->
     world.records["r0"] = replace(failed, status=S.BACKOFF, next_start_at=world.now + 1000, cleaned_up=True)
 
     assert world.turns(5).statuses() == [S.UNLOADED]
-    assert world.state(operation) is OperationState.DONE
+    found = world.operations.find(operation.id)
+    assert found is not None
+    assert (found.state, found.reason) == (OperationState.DONE, "unloaded instead: it was not loaded any more")
     assert world.records["r0"].starts == failed.starts
 
 
