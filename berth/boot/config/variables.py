@@ -353,7 +353,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         parse=parsers.duration,
         allowed=_DURATIONS,
         example="30s",
-        description="How long running requests may continue after Ctrl-C, SIGTERM or `berth reload`.",
+        description="How long running requests may continue after Ctrl-C or SIGTERM.",
     ),
     _FAILURE(
         name="BERTH_START_TIMEOUT",
