@@ -34,10 +34,17 @@ class Workers(MPServer):
         """`workers`: the indexes of dead ones, or of all when they are to be replaced: then there is a `delay`."""
         for index in workers:
             before: Any = self.wrks[index]
-            if not delay and before.is_alive():
-                continue  # it was replaced by a reload
-            if not delay and self._gives_up(before):
-                return
+            if not delay:
+                if before.is_alive():
+                    continue  # it was replaced by a reload
+                is_short = time.monotonic() - before.birth < START_S
+                self._short_lives[index] = self._short_lives.get(index, 0) + 1 if is_short else 0
+                if self._short_lives[index] >= _STARTS:  # the router ends, with an exit code of 1
+                    log.error("workers fail at their start", worker=index + 1, starts=_STARTS)
+                    self.interrupt_children.append(index)
+                    self.interrupt_signal = True
+                    self.main_loop_interrupt.set()
+                    return
             worker: Any = self._spawn_worker(idx=index, target=spawn_target, callback_loader=target_loader)
             worker.start()
             self.wrks[index] = worker
@@ -54,15 +61,3 @@ class Workers(MPServer):
     def _stop_workers(self) -> None:
         self.wrks += (one for one in self._leaving if one.is_alive())
         super()._stop_workers()  # type: ignore[no-untyped-call]
-
-    def _gives_up(self, dead: Any) -> bool:
-        """True: the router ends, with an exit code of 1."""
-        is_short = time.monotonic() - dead.birth < START_S
-        self._short_lives[dead.idx] = self._short_lives.get(dead.idx, 0) + 1 if is_short else 0
-        if self._short_lives[dead.idx] < _STARTS:
-            return False
-        log.error("workers fail at their start", worker=dead.idx + 1, starts=_STARTS, next="the router starts again")
-        self.interrupt_children.append(dead.idx)
-        self.interrupt_signal = True
-        self.main_loop_interrupt.set()
-        return True
