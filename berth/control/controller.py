@@ -308,9 +308,7 @@ class Controller:
         await self.supervisord.reload_router()
 
     def _renew_certificate(self) -> bool:
-        """Whether the router will be reloaded; not yet while it is."""
-        if any(one.action is Action.RELOAD for one in self._runtime.operations.running):
-            return False
+        """Whether the router will be reloaded."""
         change = Change(action=Action.RELOAD, by=OF_FILES)
         reply = self._changed(change, None)
         self._runtime.changed.set()

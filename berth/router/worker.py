@@ -156,11 +156,15 @@ class Worker:
         self.board.close()
 
     def leave(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Another worker takes its place: no new connections, and the requests in flight may finish."""
-        if not self.draining:
+        """Another worker takes its place: no new connections, and the requests in flight may finish. The second time
+        they have BERTH_DRAIN_TIMEOUT.
+        """
+        if self._ends_for is not StopReason.DRAIN:
+            drain_s = self.plan.limits.drain_timeout_s
+            timeout_s = drain_s if self.leaving else max(LEAVE_TIMEOUT_S, drain_s)
             self.leaving = True
             prefer_newest(self.plan.listen.port, self.plan.listen.workers)
-            self._end(loop, StopReason.REPLACED, max(LEAVE_TIMEOUT_S, self.plan.limits.drain_timeout_s))
+            self._end(loop, StopReason.REPLACED, timeout_s)
 
     def drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """No new connections; requests in flight may finish within BERTH_DRAIN_TIMEOUT. Also of one that leaves."""

@@ -22,7 +22,8 @@ class Workers(MPServer):
     within 5.5 s, and with them the requests of the healthy ones. Here five have to fail, each right after its start.
 
     SIGHUP replaces all, one by one. Those before get a SIGHUP too and end when their requests have: meanwhile nobody
-    waits for them, so that this process still replaces the dead, and stops when it should.
+    waits for them, so that this process still replaces the dead, and stops when it should. The next SIGHUP is their
+    second one, which gives them BERTH_DRAIN_TIMEOUT.
     """
 
     def __init__(self, target: str, **options: Any) -> None:
@@ -32,6 +33,8 @@ class Workers(MPServer):
 
     def _respawn_workers(self, workers: list[int], spawn_target: Any, target_loader: Any, delay: float = 0) -> None:
         """`workers`: the indexes of dead ones, or of all when they are to be replaced: then there is a `delay`."""
+        if delay:
+            self._make_way()
         for index in workers:
             before: Any = self.wrks[index]
             if not delay:
@@ -50,14 +53,29 @@ class Workers(MPServer):
             self.wrks[index] = worker
             if delay:
                 self.main_loop_interrupt.wait(_LISTENS_S)
-                self._leaving = [one for one in self._leaving if one.is_alive()]
                 self._leaving.append(before)
                 before.interrupt_by_parent = True  # its end is no accident
-                with suppress(ProcessLookupError):
-                    os.kill(before.inner.pid, signal.SIGHUP)
+                self._leave(before)
             if self.interrupt_signal:
                 return
 
     def _stop_workers(self) -> None:
         self.wrks += (one for one in self._leaving if one.is_alive())
         super()._stop_workers()  # type: ignore[no-untyped-call]
+
+    def _make_way(self) -> None:
+        """The files of the run directory have room for two generations of workers."""
+        for one in self._leaving:
+            self._leave(one)
+        ends = time.monotonic() + (self.workers_kill_timeout or 0)
+        while any(one.is_alive() for one in self._leaving) and time.monotonic() < ends and not self.interrupt_signal:
+            time.sleep(0.05)
+        if not self.interrupt_signal:
+            for one in self._leaving:
+                one.kill()
+            self._leaving.clear()
+
+    @staticmethod
+    def _leave(worker: Any) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(worker.inner.pid, signal.SIGHUP)

@@ -153,7 +153,9 @@ def watch(berth: Appliance, course: Course, seen: Seen, over: threading.Event) -
         moved_at = moved_at if moved == before else now
         if now - moved_at > max(HANG_S / 2, seen.still_s):
             waits = {one.name: f"{one.status} {one.reason}" for one in state.replicas}
-            say(f"nothing has moved for {now - moved_at:.1f} s: {waits}; the last kills: {seen.kills[-3:]}, it is {now}")
+            say(
+                f"nothing has moved for {now - moved_at:.1f} s: {waits}; the last kills: {seen.kills[-3:]}, it is {now}"
+            )
         seen.still_s = max(seen.still_s, now - moved_at)
         if ready:
             seen.swaps, last = seen.swaps + 1, ready[0]

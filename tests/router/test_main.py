@@ -80,30 +80,39 @@ def test_drain_finishes_requests_in_flight(start: Start, plan: Plan, engine: Fak
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("leaves", [True, False])
+@pytest.mark.parametrize(
+    ("signals", "says"),
+    [
+        ((signal.SIGTERM,), "Berth is shutting down"),
+        ((signal.SIGHUP, signal.SIGTERM), "Berth is shutting down"),
+        ((signal.SIGHUP, signal.SIGHUP), r"router was reloaded, .* Send the request again"),
+    ],
+)
 def test_what_outlasts_the_drain_timeout_ends_with_an_error_that_says_why(
-    start: Start, plan: Plan, engine: FakeUpstream, *, stream: bool, leaves: bool
+    start: Start, plan: Plan, engine: FakeUpstream, signals: tuple[signal.Signals, ...], says: str, *, stream: bool
 ) -> None:
-    """Also when the worker was replaced before, and had more time until then."""
+    """A worker that was replaced has more time, until the router stops or is reloaded once more."""
     engine.answers(*((stream_head(), chunk(chat_frame("a")), HANG) if stream else (HANG,)))
     router = start(replace(plan, limits=PATIENT))
 
     def send() -> None:
         assert engine.arrived.wait(60)
-        if leaves:
-            router.process.send_signal(signal.SIGHUP)
-            router.await_true(lambda: "replaced=True" in router.log)
-        router.process.send_signal(signal.SIGTERM)
+        for number, sent in enumerate(signals, start=1):
+            router.process.send_signal(sent)
+            router.await_true(lambda number=number: router.log.count("draining") >= number)  # type: ignore[misc] # of this round
 
     threading.Thread(target=send).start()
     with (
         openai.OpenAI(base_url=f"{router.url}/v1", api_key="none", max_retries=0, timeout=60) as client,
-        pytest.raises(openai.APIError, match="Berth is shutting down"),
+        pytest.raises(openai.APIError, match=says),
     ):
         list(client.chat.completions.create(**CHAT, stream=stream))  # type: ignore[call-overload] # plain dicts
 
     assert engine.left.wait(60)
-    assert router.process.wait(60) == 0
+    if signals[-1] is signal.SIGTERM:
+        assert router.process.wait(60) == 0
+    else:
+        router.await_answer()
 
 
 def test_dead_worker_is_replaced_and_its_counters_stay(start: Start, plan: Plan, engine: FakeUpstream) -> None:
