@@ -85,7 +85,7 @@ def test_drain_finishes_requests_in_flight(start: Start, plan: Plan, engine: Fak
     [
         ((signal.SIGTERM,), "Berth is shutting down"),
         ((signal.SIGHUP, signal.SIGTERM), "Berth is shutting down"),
-        ((signal.SIGHUP, signal.SIGHUP), r"router was reloaded, .* Send the request again"),
+        ((signal.SIGHUP, signal.SIGHUP), r"router was reloaded, .* Send it again"),
     ],
 )
 def test_what_outlasts_the_drain_timeout_ends_with_an_error_that_says_why(

@@ -44,7 +44,7 @@ class StopReason(StrEnum):
 # What the client reads of it. What it may do is the same: to send the request again.
 DRAINED: Final = {
     StopReason.DRAIN: "Berth is shutting down.",
-    StopReason.REPLACED: "Berth's router was reloaded, and the time of earlier requests is over. Send the request again.",
+    StopReason.REPLACED: "Berth's router was reloaded, and the time of earlier requests is over. Send it again.",
 }
 
 
