@@ -7,9 +7,10 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -198,6 +199,16 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, why: Callable[[], 
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {why()}"
         time.sleep(0.05)
+
+
+def joined(threads: Iterable[threading.Thread], timeout_s: float) -> None:
+    """AssertionError names those that do not end: what they were to find out is not known. Pytest itself fails a test
+    in whose threads an exception is raised.
+    """
+    deadline = time.monotonic() + timeout_s
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        assert not thread.is_alive(), f"{thread.name} does not end within {timeout_s} s"
 
 
 def is_open(port: int) -> bool:
