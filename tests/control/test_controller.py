@@ -16,7 +16,7 @@ from berth.control.supervisord_client import Snapshot
 from berth.errors import ControlError
 from berth.host.gpu_usage import Gpus
 from berth.ipc.control_socket import ask
-from berth.ipc.operations import Action, Change, Request
+from berth.ipc.operations import Action, Change, OperationState, Request
 from berth.plan import DialectName, Launch, Load, Probe, Replica, Sleep, Standby
 from berth.state import ReplicaStatus
 from tests.control.harness import FAST, appliance, engine, gone, plan_of
@@ -487,3 +487,19 @@ async def test_what_control_decides_itself_is_begun_at_once(tmp_path: Path, monk
         await box.until_status("chat-a", S.READY)
         await box.until_status("chat-a", S.UNLOADED)
     assert goes_on[0]
+
+
+async def test_what_has_come_to_its_end_is_not_taken_for_what_is_requested_next(tmp_path: Path) -> None:
+    """A reload is over when the workers before it have left, here at once: there are none. Whoever asks again, before
+    control has looked, has changed something else meanwhile, and needs a reload of their own.
+    """
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a"))
+    async with appliance(plan) as box, box.control() as controller:
+        await box.until_status("chat-a", S.READY)
+        first, second = (controller._changed(Change(action=Action.RELOAD), None).operation for _ in range(2))
+        assert first is not None
+        assert second is not None
+        found = await ask(plan.paths.control_socket, Request(operation=first.id))
+    assert first.id != second.id
+    assert found.operation is not None
+    assert found.operation.state is OperationState.DONE
