@@ -327,3 +327,29 @@ async def test_tokens_that_are_not_there_give_the_request_back(setup: Setup) -> 
         await setup.admit(setup.call(limited, size=4, max_tokens=600))
 
     assert setup.number(REQUESTS_USED, limited) == pytest.approx(used)
+
+
+async def test_limits_of_a_key_that_has_changed_hold_at_once(setup: Setup) -> None:
+    await setup.admit(setup.call(key(requests_per_minute=6000)))
+    await setup.admit(setup.call(key(requests_per_minute=1, burst_s=0)))  # the new rate counts what was used as its own
+    with pytest.raises(RateLimitError, match="1 requests per minute"):
+        await setup.admit(setup.call(key(requests_per_minute=1, burst_s=0)))
+
+    used_up = setup.call(key())
+    await setup.admit(used_up)
+    setup.end(used_up, prompt=10)
+    with pytest.raises(BudgetError, match="10 tokens of this month"):
+        await setup.admit(setup.call(key(tokens_per_month=10)))
+    await setup.admit(setup.call(key(tokens_per_month=10, month_from=10)))  # the next month
+
+
+async def test_others_may_hold_the_places_that_are_not_seen_yet(setup: Setup) -> None:
+    """Near the limit a worker looks twice; one that is refused gives back what it has counted."""
+    limited = key(concurrency=2)
+    first, second, third = (setup.call(limited) for _ in range(3))
+    await setup.admit(first)
+    await setup.admit(second)
+    waits = setup.limits.admit(third)
+    assert waits is not None
+    waits.close()
+    assert setup.number(IN_FLIGHT, limited) == 2

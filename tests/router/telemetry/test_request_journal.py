@@ -254,6 +254,40 @@ async def test_fallback(journal: Journal, forwarding: Forwarding, engines: tuple
     assert record.completion_tokens > 0
 
 
+SAMPLED = Trace(b"1" * 16, b"2" * 8, b"3" * 8, sampled=True)
+
+
+async def test_an_only_attempt_needs_no_record_of_its_own(
+    forwarding: Forwarding, engines: tuple[FakeUpstream, FakeUpstream]
+) -> None:
+    engines[0].answers(chat_answer(), error_answer("no", status=500))
+    engines[1].answers(chat_answer())
+    reader = Reader(forwarding.plan.paths.journal, Names(forwarding.plan, ()), attempts=True)
+    await forwarding.ask(OpenaiChat(), CHAT, Client(), trace=SAMPLED)
+    (record,) = reader.finished()
+    assert record.attempt is not None
+    after_s, took_s = record.attempt
+    assert 0 <= after_s <= after_s + took_s <= record.duration_s
+    assert took_s > 0
+    reader.close()
+
+
+async def test_attempts_of_which_one_failed_have_records(
+    forwarding: Forwarding, engines: tuple[FakeUpstream, FakeUpstream]
+) -> None:
+    engines[0].answers(error_answer("no", status=500))
+    engines[1].answers(chat_answer())
+    reader = Reader(forwarding.plan.paths.journal, Names(forwarding.plan, ()), attempts=True)
+    await forwarding.ask(OpenaiChat(), CHAT, Client(), trace=SAMPLED)
+    *attempts, record = reader.finished()
+    assert [(one.flags, one.replica) for one in attempts] == [
+        (("attempt",), "chat-a"),
+        (("fallback", "attempt"), "chat-b"),
+    ]
+    assert record.attempt is None
+    reader.close()
+
+
 async def test_continuation(
     journal: Journal, forwarding: Forwarding, engines: tuple[FakeUpstream, FakeUpstream]
 ) -> None:
