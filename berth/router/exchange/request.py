@@ -151,6 +151,7 @@ class RequestContext:
         headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
         await self.inflight.send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await self.inflight.send({"type": "http.response.body", "body": body})
+        self.inflight.complete = True
 
     async def start(self) -> None:
         """The head of a stream."""
@@ -171,6 +172,7 @@ class RequestContext:
     async def end(self, frames: bytes) -> None:
         """The last canonical frames."""
         await self.inflight.send({"type": "http.response.body", "body": self.encoder.feed(frames)})
+        self.inflight.complete = True
 
     async def write(self, encoded: bytes) -> None:
         """Bytes of a stream, in the client's API."""
@@ -183,6 +185,7 @@ class RequestContext:
         if self.inflight.started:
             self.flags |= BROKEN
             await self.inflight.send({"type": "http.response.body", "body": self.encoder.fail(error)})
+            self.inflight.complete = True
         else:
             await self.send(error_reply(self.api, error))
 

@@ -1,6 +1,7 @@
 """What is recorded of each request, and of those in progress."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -342,3 +343,24 @@ def test_requests_of_clients_are_in_the_journal_of_the_run_directory(router_fixt
         ("chat", 200, "openai"),
         ("", 404, "openai"),
     ]
+
+
+def test_a_client_that_leaves_with_the_last_byte_has_its_whole_response(router_fixture: RouterFixture) -> None:
+    """The engine has sent everything but the end of its own response, for which the router waits a little."""
+    *frames, done, last = chat_stream("o")
+    router_fixture.first.answers(*frames, 0.2, done, 1.0, last)  # requests that last are watched by then
+    plan, url = router_fixture.router.plan, httpx.URL(router_fixture.url)
+    reader = Reader(plan.paths.journal, Names(plan, ()))
+    reader.new()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {url.host}\r\ncontent-type: application/json\r\n"
+    with socket.create_connection((url.host, url.port)) as client:
+        client.sendall(f"{head}content-length: {len(STREAM)}\r\n\r\n".encode() + STREAM)
+        received = b""
+        while b"[DONE]" not in received:
+            received += client.recv(65536)
+
+    records: list[Record] = []
+    while not records:
+        records += reader.new()[0]
+    reader.close()
+    assert [(record.status, record.flags) for record in records] == [(200, ("stream",))]
