@@ -31,7 +31,7 @@ import mmap
 import os
 import struct
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -124,6 +124,23 @@ class Record:
     request_id: str
     error_code: str  # "": none
     attempt: tuple[float, float] | None = None  # the only one: seconds after the start, and how long; None: see above
+
+    def only_attempt(self) -> "Record | None":
+        """That of its only attempt, as routers write one for each attempt where there are several."""
+        if self.attempt is None:
+            return None
+        after_s, duration_s = self.attempt
+        return replace(
+            self,
+            start=self.start + after_s,
+            duration_s=duration_s,
+            queue_s=0.0,
+            first_token_s=None if self.first_token_s is None else self.first_token_s - after_s,
+            flags=("attempt", "stream") if "stream" in self.flags else ("attempt",),
+            trace=self.trace._replace(span_id=attempt_id(self.trace.span_id, 1), parent_id=self.trace.span_id),
+            error_code="ok",
+            attempt=None,
+        )
 
     def document(self) -> dict[str, Any]:
         """For JSON, as in /events and `berth top --json`."""

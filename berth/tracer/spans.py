@@ -6,7 +6,6 @@ times, and no content.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -55,8 +54,8 @@ class Spans:
             name = f"{_operation(record)} {record.model}"
             yield self._span(name, record, SpanKind.CLIENT, _attempt(record, self._replicas.get(record.replica)))
             return
-        if record.attempt is not None:
-            yield from self.of(_only_attempt(record, *record.attempt))
+        if (attempt := record.only_attempt()) is not None:
+            yield from self.of(attempt)
         yield self._span(f"{record.api} {record.operation}", record, SpanKind.SERVER, _request(record))
         if record.queue_s > QUEUE_S:
             yield self._queue(record)
@@ -95,21 +94,6 @@ class Spans:
 def _context(trace_id: bytes, span_id: bytes, *, is_remote: bool = False) -> SpanContext:
     flags = TraceFlags(TraceFlags.SAMPLED)
     return SpanContext(int.from_bytes(trace_id), int.from_bytes(span_id), is_remote, flags)
-
-
-def _only_attempt(record: Record, after_s: float, duration_s: float) -> Record:
-    """As the router writes one for each attempt of a request that needed several."""
-    trace, first_s = record.trace, record.first_token_s
-    return replace(
-        record,
-        start=record.start + after_s,
-        duration_s=duration_s,
-        first_token_s=None if first_s is None else first_s - after_s,
-        flags=("attempt", "stream") if "stream" in record.flags else ("attempt",),
-        trace=trace._replace(span_id=attempt_id(trace.span_id, 1), parent_id=trace.span_id),
-        error_code="ok",
-        attempt=None,
-    )
 
 
 def _operation(record: Record) -> str:

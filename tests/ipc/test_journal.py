@@ -68,7 +68,16 @@ def test_a_record_is_read_with_the_names_of_the_plan(path: Path, reader: Reader)
     assert (record.model, record.key, record.replica, record.previous_replica) == ("chat", "alice", "chat-b", "chat-a")
     assert record.trace == journal.Trace(b"t" * 16, b"s" * 8, b"p" * 8, sampled=True)
     assert (record.request_id, record.error_code) == ("abc", "oops")
-    assert record.attempt == (0.5, 1.25)
+    attempt = record.only_attempt()
+    assert attempt is not None
+    assert (attempt.start, attempt.duration_s, attempt.error_code, attempt.flags) == (
+        100.5,
+        1.25,
+        "ok",
+        ("attempt", "stream"),
+    )
+    assert attempt.trace == journal.Trace(b"t" * 16, journal.attempt_id(b"s" * 8, 1), b"s" * 8, sampled=True)
+    assert attempt.only_attempt() is None
     assert record.document()["trace_id"] == "74" * 16
 
 

@@ -24,6 +24,7 @@ from berth.apis.base import ApiFormat
 from berth.apis.stream_events import HEARTBEAT_S
 from berth.canonical import Operation, Usage
 from berth.errors import BudgetError, RateLimitError
+from berth.ipc.journal import LIMITED
 from berth.ipc.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, LAST_USED, REQUESTS_USED, TOKENS_USED, charge
 from berth.plan import ApiKey, Plan
 from berth.router.balancing.admission import Admission
@@ -71,6 +72,17 @@ class Client:
         self.ends = min((began + limit for limit, began, _ in key.budgets), default=math.inf)
         self.watched = bool(key.budgets or per_minute or tokens_per_minute)  # the counters of all workers matter
 
+    def used_up(self, board: KeyBoard, used: float) -> BudgetError:
+        """Counts it, and says so: the day before the month. `used`: what the counter of tokens says."""
+        key = self.key
+        *_, (limit, _, period) = (one for one in key.budgets if used - one[1] >= one[0])
+        board.limited(key.slot, period)
+        begins = next_start(period, datetime.now().astimezone()).isoformat(timespec="minutes")
+        return BudgetError(
+            f"The API key {key.name!r} has used its {limit} tokens of this {period}. The next one begins at {begins}.",
+            should_retry=False,
+        )
+
     def estimate(self, ctx: RequestContext) -> Grant:
         prompt, context = ctx.inflight.received_bytes * self.ratio, ctx.route.context
         if context is not None and prompt > context:
@@ -116,7 +128,8 @@ class Limits:
                 for row in rows:
                     used += row[at]
                 if used >= client.ends:
-                    raise self._used_up(key, used)
+                    ctx.flags |= LIMITED
+                    raise client.used_up(self._board, used)
             if wait_s := self._reserve(ctx, client, grant, rows):
 
                 async def later() -> None:
@@ -133,6 +146,7 @@ class Limits:
         key = ctx.key
         if key.concurrency:
             if client.waiting or not self._claim(key):
+                ctx.flags |= LIMITED
                 return self._wait(ctx, client, grant)
         else:
             self._board.row[client.at + IN_FLIGHT] += 1
@@ -174,16 +188,6 @@ class Limits:
         for slot in tuple(self._keys):
             self._let_in(self._clients[slot])
 
-    def _used_up(self, key: ApiKey, used: float) -> BudgetError:
-        """That of the day before that of the month: `budgets` has them the other way round."""
-        *_, (limit, _, period) = (one for one in key.budgets if used - one[1] >= one[0])
-        self._board.limited(key.slot, period)
-        begins = next_start(period, datetime.now().astimezone()).isoformat(timespec="minutes")
-        return BudgetError(
-            f"The API key {key.name!r} has used its {limit} tokens of this {period}. The next one begins at {begins}.",
-            should_retry=False,
-        )
-
     def _reserve(self, ctx: RequestContext, client: Client, grant: Grant, rows: "Sequence[memoryview[float]]") -> float:
         """Takes the request's part of the rates; returns how long it has to wait. RateLimitError if that is long."""
         key, now = ctx.key, time.monotonic()
@@ -207,6 +211,8 @@ class Limits:
                 writer = self._writers[ctx.api] = writer_for(ctx.api)
             grant.headers = writer(lefts)
         due_s = token_wait_s if token_wait_s > wait_s else wait_s  # noqa: FURB136 - max() would be a call
+        if due_s:
+            ctx.flags |= LIMITED
         if due_s > LONGEST_WAIT_S:
             kind = "requests" if wait_s > LONGEST_WAIT_S else "tokens"
             self._board.limited(key.slot, kind)

@@ -143,7 +143,7 @@ class Inference:
         """False: the response is out already. ApiError for a request that no engine gets."""
         worker = self._worker
         key = worker.auth.check(headers, ctx.inflight.client)
-        ctx.inflight.key = key.slot
+        ctx.key, ctx.inflight.key = key, key.slot
         body = await self._read(ctx, headers)
         run = worker.off_loop.run if ctx.large else None
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
