@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from berth.errors import ControlError, PortInUseError
+from berth.ipc.journal import Names, Reader
 from berth.plan import Keys, Listen, Logs, Plan
 from berth.router.main import check_port, load
 from berth.state import ReplicaStatus
@@ -256,6 +257,18 @@ def test_keys_guard_the_apis_and_are_not_logged(start: Start, plan: Plan, engine
     assert caught.value.code == "invalid_api_key"
     assert engine.requests[0].headers["authorization"] == "Bearer the-engines-key"
     assert not any(word in router.log for word in ("opensesame", "wrong-key", "the-engines-key"))
+
+
+def test_requests_that_are_invalid_have_the_name_of_their_key(start: Start, plan: Plan) -> None:
+    keys = Keys(api_keys=(api_key("opensesame", name="alice", slot=1),))
+    router = start(plan, keys)
+    reader = Reader(plan.paths.journal, Names(plan, keys.names()))
+    for key in ("wrong-key", "opensesame"):
+        body = {**CHAT, "messages": []}
+        httpx.post(f"{router.url}/v1/chat/completions", json=body, headers={"x-api-key": key})
+    router.await_true(reader.finished)
+    assert [(record.key, record.status) for record in reader.finished()] == [("alice", 400)]
+    reader.close()
 
 
 def test_replica_that_control_reports_down_gets_no_requests(start: Start, plan: Plan) -> None:

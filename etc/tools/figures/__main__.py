@@ -54,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(_helpers(options.helpers))
         return 0
     if options.cost:
-        print(cost.text(cost.costs()))
+        print(cost.text(cost.costs(), cost.calls()))
         return 0
     if options.walk:
         print(report.walk(walks_of([WALKS[options.walk][0]])[options.walk]))
@@ -63,7 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
     census, imports, walks = take(files, one_use_helpers(files)), folders(files), walks_of()
     lengths = {name: length(walk) for name, walk in walks.items()}
     calls = system_calls() if is_available() else {}
-    figures = measured(census[0], imports, lengths, calls)
+    figures = measured(census[0], imports, lengths, cost.calls(), calls)
     print(report.code(census), report.imports(imports), report.walks(lengths), report.budget(figures), sep="\n\n")
     if options.json:
         document = {"code": census, "imports": imports, "walks": lengths, "budget": figures, "steps": walks}
