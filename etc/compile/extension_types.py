@@ -88,8 +88,9 @@ def _read_method(method: ast.FunctionDef | ast.AsyncFunctionDef, known: Iterable
 def _slots(node: ast.ClassDef) -> list[str] | None:
     for child in node.body:
         if isinstance(child, ast.Assign) and ast.unparse(child.targets[0]) == "__slots__":
-            found = [one.value for one in ast.walk(child.value) if isinstance(one, ast.Constant)]
-            return [name for name in found if isinstance(name, str)]
+            found = [one for one in ast.walk(child.value) if isinstance(one, ast.Constant)]
+            found.sort(key=lambda one: (one.lineno, one.col_offset))
+            return [str(one.value) for one in found]
     return None
 
 
