@@ -68,7 +68,10 @@ def add_migrations(
     rollback = commands.add_parser("rollback", help="migrate back to an earlier revision", parents=[changes, json])
     rollback.add_argument("model", metavar="MODEL", help="a name or alias")
     rollback.add_argument("--to", dest="revision", type=int, default=0, metavar="N", help="default: the one before")
-    for command, steps, step_s, requests in ((migrate, "1,5,25,100", 300, 100), (rollback, "100", 0, 0)):
+    for command, steps, step_s, trial_s, requests in (
+        (migrate, "1,5,25,100", 300, 60, 100),
+        (rollback, "100", 0, 0, 0),
+    ):
         command.add_argument(
             "--how", choices=("auto", "both", "swap"), default="auto", help="with room for both or not"
         )
@@ -79,6 +82,7 @@ def add_migrations(
             ("--step-time", "S", step_s, "a step lasts so long at least"),
             ("--keep", "S", 900, "the engine before is kept so long after the promotion"),
             ("--hold", "S", 300, "without room for both: requests may be queued so long"),
+            ("--trial", "S", trial_s, "without room for both: it answers all for so long before it is promoted"),
             ("--first-token", "S", 1, "a response whose first token takes longer is slow"),
             ("--token", "S", 0.05, "and one whose tokens take longer on average"),
         ):

@@ -12,7 +12,7 @@ from berth.ipc.journal import Names, Reader, Record
 from berth.ipc.migration import Counts, Migration, Options, Phase
 from berth.plan import Plan
 
-_COUNTED = frozenset({Phase.CANARY, Phase.PROMOTING, Phase.SETTLING})
+_COUNTED = frozenset({Phase.CANARY, Phase.TRIAL, Phase.PROMOTING, Phase.SETTLING})
 _TEXT = frozenset({"chat", "completion"})
 _WIDTH = 3  # counters of each side: attempts, failures, unfit
 

@@ -67,8 +67,8 @@ def unsuited(route: ModelRoute, options: Options, around: Around) -> str:
         text = f"steps must be percentages that grow, up to 100, such as 1,5,25,100: not {', '.join(map(str, steps))}."
     elif not 0 <= options.shadow <= 1:
         text = f"shadow must be a share from 0 to 1, and is {options.shadow:g}: `--shadow 10%` is 0.1."
-    elif min(options.step_s, options.keep_s, options.hold_s, options.step_requests) < 0:
-        text = "step_s, step_requests, keep_s and hold_s must not be negative."
+    elif min(options.step_s, options.keep_s, options.hold_s, options.trial_s, options.step_requests) < 0:
+        text = "step_s, step_requests, keep_s, hold_s and trial_s must not be negative."
     elif len("".join((*options.set, options.source))) > LONGEST_SET:
         text = f"set and source have more than {LONGEST_SET} characters: change BERTH_MODELS, and restart."
     return text
