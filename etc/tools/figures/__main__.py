@@ -27,6 +27,12 @@ WALKS = {  # name -> the scene that it is from, and what it is
     "anthropic-stream": ("router", "the same, streamed: three tokens"),
     "anthropic-token": ("router", "one token in the middle of a stream"),
     **{f"{name}-token": ("router", f"the same in {path}") for name, (path, _, _) in TRANSLATED.items()},
+    "pair": ("features", "a chat in front of two engines"),
+    "pair-stream": ("features", "the same, streamed: 25 tokens"),
+    "canary": ("features", "a chat during a migration, with a canary at 25 %"),
+    "canary-stream": ("features", "the same, streamed: 25 tokens"),
+    "rules": ("features", "a chat with 20 rules of BERTH_ROUTES, of which none holds"),
+    "rules-stream": ("features", "the same, streamed: 25 tokens"),
     "plan": ("boot", "berth plan: from BERTH_MODELS to argv, on the CPU"),
     "boot": ("boot", "berth boot until its files are written"),
     "death": ("control", "an engine dies, until the new State is published"),
@@ -42,7 +48,11 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--helpers", metavar="PATH", help="list the one-use private helpers of a folder or file")
     one.add_argument("--walk", choices=WALKS, metavar="NAME", help="list the functions of a walk in order")
-    one.add_argument("--cost", action="store_true", help="only the CPU time of limits, usage, traces and the journal")
+    one.add_argument(
+        "--cost",
+        action="store_true",
+        help="only the CPU time of limits, usage, traces, the journal, a canary and rules",
+    )
     one.add_argument("--budget", action="store_true", help="also end with 1 when a figure is over its budget")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, walks step by step")
     return parser.parse_args(words)

@@ -1,10 +1,14 @@
-"""What limits, usage, traces, the journal and metrics cost a request and a token: `make figures FIGURES=--cost`.
+"""What limits, usage, traces, the journal and metrics cost a request and a token, and a canary, and rules:
+`make figures FIGURES=--cost`.
 
-Three applications of the router are called in turn in one process, in front of the same scripted engine. `bare` writes
+Six applications of the router are called in turn in one process, in front of the same scripted engine. `bare` writes
 neither journal nor metrics; `usual` has no keys and traces; with `all` each request has a key with every limit, and a
-sampled trace. What counts is the CPU time of this thread, without a server or a client: the median over rounds of what
-small parts of two applications differ by. It is no test, and needs a quiet machine: where others take turns with it,
-caches are cold, and all of it takes several times as long. The budgets of calls are the tests.
+sampled trace. `pair` is as `usual`, with two engines, of which `canary` gives the second one 25 % of the conversations.
+`rules` has 20 rules of BERTH_ROUTES, of which none holds.
+
+What counts is the CPU time of this thread, without a server or a client: the median over rounds of what small parts of
+two applications differ by. It is no test, and needs a quiet machine: where others take turns with it, caches are cold,
+and all of it takes several times as long. The budgets of calls are the tests.
 """
 
 import asyncio
@@ -19,12 +23,13 @@ from typing import Final
 import uvloop
 from starlette.types import Message
 
-from berth.plan import ApiKey, Keys, Plan, Tracing
+from berth.plan import ApiKey, Keys, Plan, RoutingRule, Tracing
 from berth.plan.keys import digest
 from berth.router.app import App
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import Worker
+from berth.state import Canary, ReplicaState, ReplicaStatus, State
 from etc.tools.figures.engine import Engine
 from tests.fakes.ports import free_port
 from tests.fakes.router import make_plan, replica
@@ -44,6 +49,15 @@ LIMITED: Final = ApiKey(
     tokens_per_day=10**12,
     tokens_per_month=10**13,
 )
+CANARY: Final = Canary(model="chat", replica="chat-b", share=0.25, salt="1")
+_KINDS: Final = (  # none of them holds
+    RoutingRule(name="", path="/batch", priority="low"),
+    RoutingRule(name="", has=("tools",), engine="chat-a"),
+    RoutingRule(name="", keys=("nightly",), priority="low"),
+    RoutingRule(name="", headers={"user-agent": "claude-cli/*"}, engine="chat-a"),
+    RoutingRule(name="", least_tokens=16000, engine="chat-a"),
+)
+RULES: Final = tuple(replace(_KINDS[number % len(_KINDS)], name=f"rule {number + 1}") for number in range(20))
 TRACEPARENT: Final = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -83,6 +97,15 @@ class Router:
         if statuses != [200]:
             raise RuntimeError(f"the router answered with {statuses}")
 
+    def take(self, plan: Plan, *canaries: Canary) -> None:
+        """A state of control, in which all engines are ready."""
+        ready = tuple(
+            ReplicaState(name=one.name, status=ReplicaStatus.READY, since=0.0, reason="") for one in plan.replicas
+        )
+        state = State(sequence=1, published_at=time.time(), control_pid=1, replicas=ready, canaries=canaries)
+        plan.paths.state.write_bytes(state.to_json())
+        self._worker.upstreams.poll()
+
     def close(self) -> None:
         self._worker.upstreams.close()
         self._worker.board.close()
@@ -108,10 +131,22 @@ def costs(rounds: int = ROUNDS) -> Costs:
 def text(found: Costs) -> str:
     lines = ["µs of CPU time     request    token"]
     lines += [f"{name:16} {found.request[name]:9.1f} {found.token[name]:8.2f}" for name in found.request]
-    for name, less in (("usual", "bare"), ("all", "usual")):
+    for name, less in (("usual", "bare"), ("all", "usual"), ("canary", "pair"), ("rules", "usual")):
         request, token = found.request[name] - found.request[less], found.token[name] - found.token[less]
         lines.append(f"{f'{name} - {less}':16} {request:+9.1f} {token:+8.2f}")
     return "\n".join(lines)
+
+
+def features(folder: Path, port: int) -> dict[str, Router]:
+    """Applications with two engines, without and with a canary, and one with rules; the engines are at this port."""
+    url = f"http://127.0.0.1:{port}"
+    pair = make_plan(str(folder / "pair"), [replica("chat-a", url), replica("chat-b", url)])
+    canary = replace(pair, paths=replace(pair.paths, run_dir=str(folder / "canary")))
+    rules = replace(make_plan(str(folder / "rules"), [replica("chat-a", url)]), rules=RULES)
+    found = {"pair": Router(pair, Keys()), "canary": Router(canary, Keys()), "rules": Router(rules, Keys())}
+    found["pair"].take(pair)
+    found["canary"].take(canary, CANARY)
+    return found
 
 
 async def _measure(folder: Path, rounds: int) -> Costs:
@@ -124,6 +159,7 @@ async def _measure(folder: Path, rounds: int) -> Costs:
         "bare": Router(plan, Keys(), counts=False),
         "usual": Router(usual, Keys()),
         "all": Router(everything, Keys(api_keys=(LIMITED,))),
+        **features(folder, port),
     }
 
     async def part(router: Router, times: int, tokens: int) -> float:
