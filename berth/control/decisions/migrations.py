@@ -63,12 +63,13 @@ def advance(migration: Migration, view: View, now: float) -> Migration:
         return roll_back(migration, reason, now) if migration.how is How.SWAP else replace(migration, paused=reason)
     if migration.phase is _P.SHADOWING:
         return compared(migration, now)
+    is_tried = now - migration.since >= migration.options.trial_s and not is_short(migration)
     is_kept = now - migration.since < migration.options.keep_s or bool(migration.paused)
     rules = {
         _P.HOLDING: (has_left(view.stable), _P.STARTING),
         _P.STARTING: (view.candidate.status is _S.READY and _is_dressed(migration), _P.CHECKING),
         _P.CHECKING: (view.checked == "", after_check(migration)),
-        _P.TRIAL: (_is_tried(migration, now), _P.PROMOTING),
+        _P.TRIAL: (is_tried, _P.PROMOTING),
         _P.PROMOTING: (view.written == "", _P.SETTLING),
         _P.SETTLING: (not is_kept, _P.RETIRING),
         _P.RETIRING: (rested(view.stable) or migration.in_place, _P.DONE),
@@ -142,7 +143,7 @@ def is_quiet(migration: Migration, now: float) -> bool:
     """Its step has lasted long enough, and has not had enough requests: probes are due."""
     lasts_s = migration.options.trial_s if migration.phase is _P.TRIAL else migration.options.step_s
     is_due = migration.phase in _MEASURED and not migration.paused and now - migration.since >= lasts_s
-    return is_due and migration.own.attempts < _wanted(migration)
+    return is_due and is_short(migration)
 
 
 def step(record: Record, operation: Operation, now: float) -> Transition | None:
@@ -254,13 +255,17 @@ def unproven(operations: Iterable[Operation]) -> frozenset[str]:
     """The candidates that run, and get no requests yet."""
     early = (_P.STARTING, _P.CHECKING, _P.SHADOWING)
     found = (one.migration for one in operations if one.migration is not None)
-    return frozenset(one.candidate for one in found if one.phase in early or (one.how is How.SWAP and not _serves(one)))
+    return frozenset(
+        one.candidate
+        for one in found
+        if one.phase in early or (one.how is How.SWAP and not (one.promoted or serves_all(one)))
+    )
 
 
-def _serves(migration: Migration) -> bool:
-    """Without room for two: the candidate answers all."""
-    has_been_tried = migration.phase is _P.PROMOTING and migration.options.trial_s > 0
-    return migration.promoted or migration.phase is _P.TRIAL or has_been_tried
+def serves_all(migration: Migration) -> bool:
+    """It is tried, or was, and is about to be promoted."""
+    is_tried = migration.phase is _P.PROMOTING and migration.options.trial_s > 0
+    return migration.phase is _P.TRIAL or is_tried
 
 
 def held(operations: Iterable[Operation]) -> frozenset[str]:
@@ -310,22 +315,17 @@ def canary(migration: Migration, view: View, now: float) -> Migration:
         return replace(migration, paused="", since=now)
     if migration.paused or now - migration.since < migration.options.step_s:
         return migration
-    if migration.own.attempts < _wanted(migration):
+    if is_short(migration):
         return migration
     if migration.step + 1 < len(migration.options.steps):
         return replace(migration, step=migration.step + 1, since=now)
     return replace(migration, phase=_P.PROMOTING, since=now)
 
 
-def _is_tried(migration: Migration, now: float) -> bool:
-    """For long enough, and with enough requests."""
-    is_long = now - migration.since >= migration.options.trial_s
-    return is_long and not migration.paused and migration.own.attempts >= _wanted(migration)
-
-
-def _wanted(migration: Migration) -> int:
-    """Attempts by the end of the step. What was counted in earlier steps counts on."""
-    return migration.options.step_requests * (migration.step + 1)
+def is_short(migration: Migration) -> bool:
+    """Of attempts by the end of the step, or it is paused. What was counted in earlier steps counts on."""
+    wanted = migration.options.step_requests * (migration.step + 1)
+    return bool(migration.paused) or migration.own.attempts < wanted
 
 
 def overdue(migration: Migration, now: float) -> str:
