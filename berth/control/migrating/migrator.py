@@ -23,7 +23,7 @@ from berth.control.operations.targets import Around
 from berth.control.runtime import Runtime
 from berth.host import cgroup
 from berth.ipc import traffic
-from berth.ipc.migration import How, Migration, Phase
+from berth.ipc.migration import How, Migration, Options, Phase
 from berth.ipc.operations import Action, Change, Operation
 from berth.ipc.revising import Revised
 from berth.log import log
@@ -239,8 +239,9 @@ class Migrator:
             return NOTHING
         plan = self._runtime.plan
         model = next((one.name for one in plan.models if change.model in (one.name, *one.aliases)), "")
-        evidence = self._evidence or Evidence(plan)
-        per_s, longest_s = evidence.recent(model, time.time())
+        evidence, now = self._evidence or Evidence(plan), time.time()
+        per_s, longest_s = evidence.recent(model, now)
+        usual = evidence.usual(model, change.migrate or Options(), now)
         if self._evidence is None:
             evidence.close()
         history = revisions.read(plan.paths.data_dir)
@@ -248,6 +249,7 @@ class Migrator:
             ram_free_bytes=cgroup.available_memory(),
             requests_per_s=per_s,
             longest_s=longest_s,
+            usual=usual,
             queue_size=plan.limits.queue_size,
             history=history,
             places=dict(self._places()),

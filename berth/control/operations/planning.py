@@ -10,7 +10,7 @@ from berth.control.decisions.migrations import rested
 from berth.control.decisions.records import COMING, LIVE, Observation, Record
 from berth.control.operations import denials
 from berth.control.operations.targets import Around, target
-from berth.ipc.migration import How, Migration, Phase
+from berth.ipc.migration import Counts, How, Migration, Phase
 from berth.ipc.operations import Change, Denial, DenialCode
 from berth.ipc.revising import Revised, Wanted
 from berth.plan import Author, ModelRoute, Standby
@@ -78,6 +78,7 @@ def migration(change: Change, observation: Observation, around: Around, now: flo
         changes=revised.changes if revised else aim.changes,
         revised=revised is not None,
         sleeps=how is How.SWAP and may_sleep(route, pair, observation, around),
+        other=around.usual if how is How.SWAP else Counts(),
     )
 
 

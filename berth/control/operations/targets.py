@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from berth.control.decisions.migrations import rested
 from berth.control.decisions.records import Observation, Record
+from berth.ipc import migration as migrating
 from berth.ipc.migration import Options
 from berth.ipc.revising import Revised
 from berth.ipc.shadow import Counts
@@ -25,6 +26,7 @@ class Around:
     requests_per_s: float = 0.0  # of the model, in the last minute
     longest_s: float = 0.0  # the longest of those requests
     queue_size: int = 256
+    usual: migrating.Counts = field(default_factory=migrating.Counts)  # of the model in the last minutes
     history: History = field(default_factory=History)
     places: Mapping[str, int] = field(default_factory=dict)  # of the replicas' engines in BERTH_MODELS
     unwritable: str = ""  # why no revision can be kept

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
+from berth.control.decisions import gates
 from berth.control.decisions.records import Goal, GpuMemory, Observation, Record
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.planning import migration, wanted
 from berth.control.operations.store import Operations
 from berth.control.operations.targets import Around
 from berth.engines.registry import sleep
-from berth.ipc.migration import How, Migration, Move, MoveKind, Options, Phase
+from berth.ipc.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
 from berth.ipc.operations import HISTORY, Action, Change, Denial, DenialCode
 from berth.ipc.revising import Revised, Wanted
 from berth.plan import (
@@ -392,6 +393,18 @@ def test_the_engine_before_sleeps_where_it_can_and_has_room(
     both = planned(replace(ROOMY, gpu_bytes={0: 80 * GIB}))
     assert isinstance(both, Migration)
     assert not both.sleeps
+
+
+def test_what_was_usual_counts_where_the_two_do_not_run_at_the_same_time() -> None:
+    around = replace(AROUND, usual=Counts(timed=200, slow=100))
+    swap, both = planned(CROWDED, around), planned(ROOMY, around)
+
+    assert isinstance(swap, Migration)
+    assert isinstance(both, Migration)
+    assert (swap.other, both.other) == (around.usual, Counts())
+    tried = Counts(attempts=60, timed=60, slow=30)
+    assert not gates.failed(tried, swap.other)
+    assert gates.failed(tried, both.other).startswith("slow answers: 30 of 60")
 
 
 @pytest.mark.parametrize(("free", "sleeps"), [(9 * GIB, True), (7 * GIB, False)])
