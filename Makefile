@@ -118,7 +118,7 @@ soak: setup ## ten minutes with an engine killed every 5 s: make soak SOAK="--mi
 	$(BIN)/python -m tests.chaos.soak $(SOAK)
 
 .PHONY: migration-kills
-migration-kills: setup ## 108 kills in the phases of a migration: engines, control, routers, supervisord (half an hour)
+migration-kills: setup ## 125 kills in the phases of a migration: engines, control, routers, supervisord (half an hour)
 	$(BIN)/python -m tests.chaos.migration_kills
 	$(BIN)/python -m tests.chaos.migration_box_kills
 

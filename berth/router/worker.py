@@ -74,7 +74,7 @@ class Worker:
         self.connections = ClientConnections(plan.listen.port, own_room(), plan.limits.client_stall_timeout_s)
         self.catalog = catalog = ModelCatalog(plan)
         self.rules = Rules(plan, catalog) if plan.rules else None
-        self._hot = self.with_affinity = affinity.models(plan)
+        self.hot = self.with_affinity = affinity.models(plan)
         self.upstreams = Upstreams(plan, keys, catalog.set_context, catalog.set_added, self.set_shares)
         self.board = Scoreboard(plan.paths.scoreboard, layout(plan))
         self.report = TrafficReport(plan.paths.traffic, self.board.index, len(plan.replicas), len(plan.models))
@@ -110,7 +110,7 @@ class Worker:
 
     def set_shares(self, canaries: Collection[str], mirrors: tuple[Mirror, ...]) -> None:
         """The conversations of routes with a canary stay with one of two replicas too."""
-        self.with_affinity = self._hot.union(canaries)
+        self.with_affinity = self.hot.union(canaries)
         self.shadows.update(mirrors)
 
     def measuring(self, digest: str) -> ApiKey | None:
