@@ -78,7 +78,8 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
 def exec_preload(plan: Plan, keys: Keys, preload: Preload) -> NoReturn:
     """Becomes the process that imports an engine, in the engine's interpreter."""
     like = plan.replica(preload.like)
-    assert like.launch is not None  # an attached engine is not preloaded
+    if like.launch is None:
+        raise MachineError(f"{preload.name}: {like.name!r} is attached: nothing of it can be imported here")
     processes.follow_supervisor(plan.paths)
     open_session()
     raise_oom_score()
@@ -94,7 +95,11 @@ def exec_preload(plan: Plan, keys: Keys, preload: Preload) -> NoReturn:
     marker = f"{plan.paths.run_dir}:{preload.name}"
     env = preload.adds | environment(os.environ, like.launch, marker, own=keys.engine_env.get(like.name))
     python = str(Path(script).with_name("python"))
-    os.execve(python, [python, str(Path(server.__file__)), json.dumps(config)], env)  # noqa: S606 - no shell is wanted
+    try:
+        os.execve(python, [python, str(Path(server.__file__)), json.dumps(config)], env)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        say(f"nothing is preloaded: {python!r} cannot be executed: {error.strerror}")
+        sys.exit(0)  # supervisord must not try it again
 
 
 def prepare_engine(plan: Plan, replica: Replica, launch: Launch, keys: Keys) -> None:

@@ -132,6 +132,7 @@ def preload_section(plan: Plan, preload: Preload, python: str) -> Section:
         "autostart": "true",
         "autorestart": "unexpected",
         "exitcodes": 0,
+        "startsecs": START_S,
         "startretries": PRELOAD_RETRIES,
         "priority": PRELOAD_PRIORITY,
         "stopwaitsecs": PRELOAD_STOP_S,

@@ -74,5 +74,6 @@ def how(record: Record) -> How:
     sleep reads its weights again, if it can.
     """
     if record.status not in _ASLEEP or record.replica.sleep is None:
-        return start_kind({*record.phases, record.tracker.progress.phase} if record.status is _S.STARTING else record.phases)
+        present = {record.tracker.progress.phase} if record.status is _S.STARTING else set()
+        return start_kind({*record.phases, *present})
     return record.wakes or (How.WAKE_2 if record.replica.sleep.reload else How.WAKE_1)

@@ -42,8 +42,8 @@ PRELOADED_FOR_CPU = ("vllm.v1.worker.cpu_model_runner", "vllm.v1.worker.cpu_work
 PRELOADED_FOR_GPU = ("vllm.v1.worker.gpu_model_runner", "vllm.v1.worker.gpu_worker")
 # Variables of one model. None of these modules keeps what they are (tests/e2e/test_vllm_fork.py).
 DIFFERING = ("VLLM_API_KEY", "VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR")
-# Its second process is forked too, instead of importing all of it once more. Where CUDA is in use vLLM spawns it all the
-# same. On the CPU it always does, and looks at a new model's class in a third process, for fear of CUDA.
+# Its second process is forked too, instead of importing all of it once more. Where CUDA is in use vLLM spawns it all
+# the same. On the CPU it always does, and looks at a new model's class in a third process, so that CUDA is not touched.
 FORK_ON_GPU = {"VLLM_WORKER_MULTIPROC_METHOD": "fork"}
 REPLACED_ON_CPU = {
     "vllm.utils.system_utils:get_mp_context": "fork",

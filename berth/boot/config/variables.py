@@ -129,8 +129,8 @@ VARIABLES: tuple[EnvVar, ...] = (
         default="auto",
         allowed="auto, on, off",
         example="off",
-        description="Import vLLM once, and [fork](several-models.md#starts) each of its engines from that, where a model "
-        "is loaded on request. auto: on the CPU; on: on GPUs too; off: never.",
+        description="Import vLLM once, and [fork](several-models.md#starts) each of its engines from that, where a "
+        "model is loaded on request. auto: on the CPU; on: on GPUs too; off: never.",
     ),
     _MODELS(
         name="BERTH_REVISION",

@@ -1,4 +1,4 @@
-"""`berth exec` in front of an engine that is forked from a preloaded one: to supervisord and control it is the engine."""
+"""`berth exec` in front of an engine that is forked from a preloaded one: to supervisord it is the engine."""
 
 import json
 import os
@@ -48,8 +48,14 @@ def run_preloaded(
     engine = Engine()
     handlers = {number: signal.signal(number, lambda number, _: forward(engine, number)) for number in FORWARDED}
     server = socket.socket(socket.AF_UNIX)
+    umask = os.umask(0o077)
+    os.umask(umask)
+    folder = os.getcwd()  # noqa: PTH109 - text, for JSON
+    request = {"replica": replica.name, "argv": list(argv), "environment": dict(environment)}
     try:
-        code = attend(server, engine, paths, replica, preload, argv, environment)
+        server.settimeout(ANSWER_S)
+        server.connect(str(paths.preload_socket(preload)))
+        code = attend(server, engine, paths, replica, request | {"folder": folder, "umask": umask})
     except (OSError, ValueError, LookupError, TypeError) as error:
         reason = problem_of(paths, preload) or getattr(error, "strerror", None) or str(error)
     else:
@@ -69,26 +75,11 @@ def run_preloaded(
 
 
 def attend(
-    server: socket.socket,
-    engine: Engine,
-    paths: RunPaths,
-    replica: Replica,
-    preload: str,
-    argv: Sequence[str],
-    environment: Mapping[str, str],
+    server: socket.socket, engine: Engine, paths: RunPaths, replica: Replica, request: Mapping[str, object]
 ) -> int | str:
-    """Its exit code, or minus its signal; or why there is none. OSError or ValueError where the server is of no use."""
-    server.settimeout(ANSWER_S)
-    server.connect(str(paths.preload_socket(preload)))
-    umask = os.umask(0o077)
-    os.umask(umask)
-    request = {
-        "replica": replica.name,
-        "argv": list(argv),
-        "environment": dict(environment),
-        "folder": os.getcwd(),  # noqa: PTH109 - text, for JSON
-        "umask": umask,
-    }
+    """Its exit code, or minus its signal; or why there is none. OSError, or the errors of a strange answer, where the
+    server is of no use.
+    """
     socket.send_fds(server, [b" "], [0, 1, 2])
     server.sendall(json.dumps(request).encode() + b"\n")
     text, pidfds, *_ = socket.recv_fds(server, 4096, 1)

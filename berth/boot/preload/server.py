@@ -1,4 +1,4 @@
-"""Imports an engine once, and forks it on request. It runs in the engine's interpreter, with the standard library alone.
+"""Imports an engine once, and forks it on request. In the engine's interpreter, with the standard library alone.
 
 `python server.py CONFIG`, with `Config` as JSON. Protocol, per connection at the Unix socket: the client sends one line
 of JSON with `REQUEST` and the descriptors 0, 1 and 2 of the engine. It gets {"refused": why}, or {"pid": ...} and a
@@ -161,7 +161,7 @@ class Server:
             return "the engine was installed again since it was imported"
         if request["argv"][0] != self.config.script:
             return f"it starts {request['argv'][0]!r}, and {self.config.script!r} was imported"
-        if len(client.descriptors) != 3:  # noqa: PLR2004 - input, output and errors
+        if len(client.descriptors) != 3:  # input, output and errors
             return f"{len(client.descriptors)} descriptors came with the request"
         if different:
             return f"its environment differs in {', '.join(different)}"
@@ -235,12 +235,12 @@ class Server:
 
 def unsafe() -> str:
     """Why this process cannot be forked; "" if it can."""
-    threads = os.listdir("/proc/self/task")
-    if len(threads) > 1:
-        return f"it has {len(threads)} threads, and a fork would have one of them"
-    for name in os.listdir("/proc/self/fd"):
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads > 1:
+        return f"it has {threads} threads, and a fork would have one of them"
+    for path in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{name}").startswith("/dev/nvidia"):
+            if str(path.readlink()).startswith("/dev/nvidia"):
                 return "it holds a GPU open, which a fork would share"
     if cuda_is_initialized():
         return "CUDA is initialized in it, and does not survive a fork"
@@ -261,8 +261,8 @@ def maps() -> list[str]:
 
 
 def show_marker(value: str) -> None:
-    """Berth finds an engine's processes by this variable in /proc/<pid>/environ, which shows the memory where the kernel
-    put the first environment. Nothing else uses that memory: all variables were just set anew.
+    """Berth finds an engine's processes by this variable in /proc/<pid>/environ, which shows the memory where the
+    kernel put the first environment. Nothing else uses that memory: all variables were just set anew.
     """
     text = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     start, end = int(text[_ENV_START]), int(text[_ENV_END])
@@ -334,6 +334,8 @@ def load(config: Config) -> str:
         for name in config.modules:
             with suppress(ModuleNotFoundError):
                 importlib.import_module(name)
+        if config.modules[0] not in sys.modules:
+            return f"{config.modules[0]!r} is not installed"
     except Exception as error:  # noqa: BLE001 - whatever an engine raises
         traceback.print_exc()
         return f"the import failed: {error!r}"
