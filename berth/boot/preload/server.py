@@ -145,7 +145,8 @@ class Server:
             else:
                 if pid == 0:
                     return self.become(request, client)
-                return self.forked(client, pid)
+                self.forked(client, pid)
+                return None
         self.send(client, {"refused": refusal})
         self.forget(client)
         return None
@@ -191,8 +192,8 @@ class Server:
         for held in (self.listener, self.wakeup, self.signalled, *(one.connection for one in self.clients)):
             held.close()
         os.setsid()
-        for number, descriptor in enumerate(client.descriptors):
-            os.dup2(descriptor, number)
+        for place, descriptor in enumerate(client.descriptors):
+            os.dup2(descriptor, place)
             os.close(descriptor)
         for descriptor in (kept for other in self.clients - {client} for kept in other.descriptors):
             os.close(descriptor)
