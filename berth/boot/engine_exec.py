@@ -63,9 +63,8 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
     marker = f"{plan.paths.run_dir}:{replica.name}"
     own = {name: value for name, value in keys.otel.items() if launch.takes_otel and OTEL_OF_ENGINES.fullmatch(name)}
     env = environment(os.environ, launch, marker, key=key, own=own | keys.engine_env.get(replica.name, {}))
-    for preload in (one for one in plan.preloads if name in one.replicas):
-        reason = run_preloaded(plan.paths, replica, preload.name, launch.argv, preload.adds | env)
-        say(f"started without the preloaded {replica.engine}: {reason}")
+    if name == replica.name:
+        fork_engine(plan, replica, launch, env)
     try:
         os.execvpe(launch.argv[0], launch.argv, env)  # noqa: S606 - no shell is wanted
     except OSError as error:
@@ -73,6 +72,13 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
             f"berth exec: {launch.argv[0]!r} cannot be executed: {error.strerror}. Is {replica.engine} installed?\n"
         )
         sys.exit(EXIT_NOT_STARTABLE)
+
+
+def fork_engine(plan: Plan, replica: Replica, launch: Launch, env: Mapping[str, str]) -> None:
+    """Ends as the engine ends, if it can be forked from one that is imported. Otherwise it says why not."""
+    for preload in (one for one in plan.preloads if replica.name in one.replicas):
+        reason = run_preloaded(plan.paths, replica, preload.name, launch.argv, preload.adds | dict(env))
+        say(f"started without the preloaded {replica.engine}: {reason}")
 
 
 def exec_preload(plan: Plan, keys: Keys, preload: Preload) -> NoReturn:

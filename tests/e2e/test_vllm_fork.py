@@ -76,8 +76,6 @@ def test_a_fork_starts_for_a_fraction_of_the_cpu_time_and_says_so(berth: Applian
     said = preload(berth)
     assert said["forks"] == 2
     assert said["memory_bytes"] > 100 << 20
-    main = psutil.Process(leftovers(berth.paths, NAME)[0])
-    assert f"BERTH_REPLICA={berth.paths.run_dir}:{NAME}".encode() in Path(f"/proc/{main.pid}/environ").read_bytes()
     unload(berth)
     preloader = next(
         one for one in psutil.process_iter() if str(berth.paths.preload_socket("vllm.preload")) in str(one.cmdline())

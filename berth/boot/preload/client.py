@@ -97,7 +97,7 @@ def attend(
 
 
 def wait(server: socket.socket, engine: Engine, replica: Replica) -> int:
-    """Its exit code, or minus its signal. Where the server has ended before, the engine goes on without it."""
+    """Its exit code, or minus its signal. Where the server has ended before, the engine continues without it."""
     poll = select.poll()
     poll.register(server, select.POLLIN)
     while True:

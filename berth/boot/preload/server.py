@@ -134,24 +134,24 @@ class Server:
         try:
             request = json.loads(line)
             client.replica = request["replica"]
-            refusal = self.refusal(request, client)
+            objection = self.objection(request, client)
         except (ValueError, KeyError, TypeError) as error:
-            request, refusal = {}, f"it does not understand the request: {error!r}"
-        if not refusal:
+            request, objection = {}, f"it does not understand the request: {error!r}"
+        if not objection:
             try:
                 pid = os.fork()
             except OSError as error:
-                refusal = f"it cannot fork: {error.strerror}"
+                objection = f"it cannot fork: {error.strerror}"
             else:
                 if pid == 0:
                     return self.become(request, client)
                 self.forked(client, pid)
                 return None
-        self.send(client, {"refused": refusal})
+        self.send(client, {"refused": objection})
         self.forget(client)
         return None
 
-    def refusal(self, request: Mapping[str, Any], client: Client) -> str:
+    def objection(self, request: Mapping[str, Any], client: Client) -> str:
         """Why this start is not to be a fork; "" if nothing is against it."""
         theirs = dict(request["environment"])
         skipped = {*self.config.differing, *(name for name in QUIET if name not in theirs)}
@@ -263,7 +263,7 @@ def maps() -> list[str]:
 
 def show_marker(value: str) -> None:
     """Berth finds an engine's processes by this variable in /proc/<pid>/environ, which shows the memory where the
-    kernel put the first environment. Nothing else uses that memory: all variables were just set anew.
+    kernel put the first environment. Nothing else uses that memory: all variables have just been set.
     """
     text = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     start, end = int(text[_ENV_START]), int(text[_ENV_END])
@@ -360,7 +360,7 @@ def main(config: Config) -> Start | None:
     sys.stderr.write(f"preloaded in {time.monotonic() - began:.1f} s\n")
     start = server.run()
     if start is None:
-        sys.stderr.write("the engine was installed again: it is imported anew\n")
+        sys.stderr.write("the engine was installed again: it is imported again\n")
         sys.exit(1)  # supervisord starts it again
     return start
 

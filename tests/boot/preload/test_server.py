@@ -24,8 +24,8 @@ def test_cuda_in_use_cannot_be_forked(tmp_path: Path, result: int, said: str) ->
     (tmp_path / "cuda.c").write_text(DRIVER % result)
     library = tmp_path / "libcuda.so.1"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "cuda.c"], check=True)
-    folder = Path(server.__file__).parent
-    command = [sys.executable, "-c", LOOK % "print(server.unsafe(), end='')", folder, library]
+    folder = str(Path(server.__file__).parent)
+    command = [sys.executable, "-c", LOOK % "print(server.unsafe(), end='')", folder, str(library)]
     assert subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode() == said
 
 
