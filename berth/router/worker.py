@@ -16,6 +16,7 @@ from berth.ipc import key_counters
 from berth.ipc.heartbeats import FIRST_WORKER, Heartbeat
 from berth.ipc.key_counters import Shape
 from berth.ipc.key_poll import KeyPoll
+from berth.ipc.preloads import preloads
 from berth.ipc.shadow import Mirror
 from berth.ipc.traffic import TrafficReport
 from berth.log import log
@@ -186,7 +187,8 @@ class Worker:
         upstreams, plan, now, traffic = self.upstreams, self.plan, time.time(), self.traffic()
         found = self.notices(now)
         statuses = status_document.current(upstreams.statuses, upstreams.state, traffic.down, now=now)
-        return status_document.status(plan, upstreams.state, statuses, now=now, traffic=traffic, found=found)
+        document = status_document.status(plan, upstreams.state, statuses, now=now, traffic=traffic, found=found)
+        return document | {"preloads": preloads(plan)}
 
     def notices(self, now: float) -> list[Notice]:
         """`now`: Unix seconds."""
