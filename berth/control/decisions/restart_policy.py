@@ -21,7 +21,7 @@ CPU = -1
 
 FLAPS = 3
 FLAPPING_S = 3600.0
-FLAPPING_LONGEST_S = 15.0
+FLAPPING_LONGEST_S = 5.0  # little next to a start
 _DOUBLINGS = 32  # beyond any sensible back-off, and far from overflowing a float
 
 

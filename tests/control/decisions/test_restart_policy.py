@@ -58,7 +58,7 @@ def test_flapping_replica_is_restarted_more_slowly_up_to_a_limit() -> None:
         delays.append(backoff_s(history, RESTARTS, limit=5))
         counts.append(flapping(history, now))
 
-    assert delays == [1, 2, 4, 8, 15, 15, 15, 15, 15, 15]
+    assert delays == [1, 2, 4, 5, 5, 5, 5, 5, 5, 5]
     assert counts == [0, 0, 3, 4, 5, 6, 6, 6, 6, 6]
     assert flapping(history, 5400 + 1799) == 4
     assert flapping(history, 5400 + 2400) == 0
