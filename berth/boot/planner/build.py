@@ -67,7 +67,6 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     replicas = tuple(chain.from_iterable(rows := builder.replicas(models)))
     others = (*box_warnings(nodes, boxes, replicas, host), *span_warnings(settings, replicas, engines))
     room, taken = shared_room(models, allocations, settings, host)
-    noted = (finding for finding in findings if finding.level is Level.WARN)
     aliases = new_aliases(settings.routes, settings.models)
     routes = tuple(_route(one, row, taken[one.spec.name], aliases) for one, row in zip(models, rows, strict=True))
     plan = replace(
@@ -84,7 +83,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
             *notes(revisions, host.history),
             *plan_warnings(models, allocations, replicas, found, host),
             *others,
-            *map(str, noted),
+            *(str(finding) for finding in findings if finding.level is Level.WARN),
         ),
     )
     if problems := check_rules(plan, settings.api_keys):
