@@ -100,8 +100,10 @@ def test_nothing_is_left_of_a_fork_that_is_killed(berth: Appliance, victim: str)
     leader = next(pid for pid, words in names.items() if "exec" in words)
     server = int(re.findall(r"as process (\d+)", berth.paths.replica_log(NAME).read_text())[-1])
     second = next(pid for pid in pids if psutil.Process(pid).ppid() == server)
+    before = berth.replicas()[NAME]["restarts"]
     os.kill({"leader": leader, "server": server, "second process": second}[victim], signal.SIGKILL)
     berth.wait(lambda: not {*pids} & {*leftovers(berth.paths, NAME)}, 60)
+    berth.wait(lambda: berth.replicas()[NAME]["restarts"] > before, 120)  # until then the router takes it for ready
     load(berth)
     unload(berth)
 

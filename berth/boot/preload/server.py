@@ -125,17 +125,25 @@ class Server:
         while b"\n" in client.text:
             line, _, client.text = client.text.partition(b"\n")
             if not client.replica:
-                return self.answer(client, line)
+                return None if self.has_left(client) else self.answer(client, line)
             if line in (b"ready", b"stopped"):
                 self.unproven.discard(client.replica)
         return None
+
+    def has_left(self, client: Client) -> bool:
+        """It waited for too long: it starts the engine itself by now."""
+        with suppress(OSError):
+            if not client.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                self.forget(client)
+                return True
+        return False
 
     def answer(self, client: Client, line: bytes) -> Start | None:
         try:
             request = json.loads(line)
             client.replica = request["replica"]
             objection = self.objection(request, client)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError) as error:
             request, objection = {}, f"it does not understand the request: {error!r}"
         if not objection:
             try:

@@ -36,6 +36,7 @@ class Visible:
             **document,
             "notices": notices,
             "warnings": [],  # of the plan, in words
+            "preloads": [],
             "models": [
                 {**one, "adapters": [adapter for adapter in one["adapters"] if self.sees(adapter["name"])]}
                 for one in document["models"]

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -341,6 +342,30 @@ def test_it_gives_up_after_many_ends_of_its_own(box: Box) -> None:
     with box.preloaded() as preload:
         assert preload.wait(20) == 0
         assert box.state()["problem"] == "it has ended 5 times"
+
+
+def test_what_answers_too_late_forks_nothing(box: Box) -> None:
+    with box.preloaded() as preload:
+        preload.send_signal(signal.SIGSTOP)
+        with box.engine() as engine:
+            told = engine.told()
+            assert told["imported_by"] == told["pid"] == engine.leader.pid
+            assert engine.told() == {"serves": True}
+            preload.send_signal(signal.SIGCONT)
+            with box.engine("code") as other:
+                assert other.told()["imported_by"] == preload.pid
+            assert box.state()["forks"] == 1
+            engine.leader.terminate()
+            assert "started without the preloaded sim: timed out" in engine.ended()[1]
+
+
+@pytest.mark.parametrize("text", [b"{}", b"[1]", b"{", b'{"replica": "chat", "environment": {}, "argv": []}'])
+def test_what_it_does_not_understand_is_answered_and_forks_nothing(box: Box, text: bytes) -> None:
+    with box.preloaded(), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(box.plan.paths.preload_socket("sim.preload")))
+        client.sendall(text + b"\n")
+        assert "it does not understand the request" in json.loads(client.makefile().readline())["refused"]
+        assert box.state()["forks"] == 0
 
 
 def test_starts_by_itself_where_nothing_is_preloaded(box: Box) -> None:

@@ -11,7 +11,7 @@ import pytest
 from starlette.types import Message, Scope
 
 from berth.ipc.key_counters import Use
-from berth.plan import Adapter, Keys, MemoryEstimate, ModelRoute, Plan, Task
+from berth.plan import Adapter, EngineName, Keys, MemoryEstimate, ModelRoute, Plan, Preload, Task
 from berth.processes import replace_file
 from berth.records import usage
 from berth.router.app import App
@@ -45,7 +45,9 @@ def plan_of(run_dir: str) -> Plan:
         ),
     ]
     made = make_plan(run_dir, replicas, routes, replace(LIMITS, key_slots=3))
-    return replace(made, open_access=False, warnings=("hidden: its context length is unknown",))
+    both = ("own-vllm", "hidden-vllm")
+    preload = Preload(name="vllm.preload", engine=EngineName.VLLM, like="a", replicas=both, modules=(), differing=())
+    return replace(made, open_access=False, preloads=(preload,), warnings=("hidden: its context length is unknown",))
 
 
 @pytest.fixture

@@ -78,6 +78,22 @@ def test_status_shows_how_long_a_load_takes(near: ReplicaStatus, expected: float
     assert (shown["expected_s"], shown["left_s"]) == (expected, left)
 
 
+@pytest.mark.parametrize(
+    ("phases", "how"),
+    [
+        ({"process": 0.4, "fork": 2.0, "load": 1.0}, "fork"),
+        ({"process": 0.4, "fork": 2.0, "import": 9.0}, "load"),
+        ({"process": 20.0, "load": 1.0}, "load"),
+        ({"wake": 1.5}, "wake"),
+    ],
+)
+def test_status_shows_how_a_replica_started(phases: dict[str, float], how: str) -> None:
+    states = STATUSES | {"embed-vllm": replica_state("embed-vllm", ReplicaStatus.READY, start_phases=phases)}
+    document = status(PLAN, STATE, states, now=11, traffic=Traffic())
+    (shown,) = (one for model in document["models"] for one in model["replicas"] if one["name"] == "embed-vllm")
+    assert shown["start"] == {"how": how, "seconds": round(sum(phases.values()), 2), "phases": phases}
+
+
 def test_status_before_the_first_state() -> None:
     document = status(PLAN, None, STATUSES, now=0, traffic=Traffic())
 
