@@ -5,6 +5,7 @@ Everything is said explicitly: an engine's own defaults must not decide how much
 
 import asyncio
 import json
+import ssl
 import time
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -39,11 +40,12 @@ def completion(replica: Replica, ask: Ask) -> dict[str, Any]:
 
 
 class EngineClient:
-    """Keeps its connections. One replica, by TCP or a Unix socket."""
+    """Keeps its connections. One replica, by TCP or a Unix socket; by TLS where it has a context for that."""
 
-    def __init__(self, replica: Replica, key: str = "") -> None:
+    def __init__(self, replica: Replica, key: str = "", tls: ssl.SSLContext | None = None) -> None:
         self.replica = replica
         self._key = key
+        self._tls = tls
         self._url = urlsplit(replica.url)
         self._free: list[_Connection] = []
         self._all: set[_Connection] = set()
@@ -98,7 +100,7 @@ class EngineClient:
         if path := self.replica.socket_path:
             await loop.create_unix_connection(lambda: made, path)
         else:
-            await loop.create_connection(lambda: made, self._url.hostname or "", self._url.port or 80)
+            await loop.create_connection(lambda: made, self._url.hostname or "", self._url.port or 80, ssl=self._tls)
         self._all.add(made)
         return made
 

@@ -68,21 +68,21 @@ def add_migrations(
     rollback = commands.add_parser("rollback", help="migrate back to an earlier revision", parents=[changes, json])
     rollback.add_argument("model", metavar="MODEL", help="a name or alias")
     rollback.add_argument("--to", dest="revision", type=int, default=0, metavar="N", help="default: the one before")
-    for command, steps, step_s, requests in ((migrate, "1,5,25,100", 300, 100), (rollback, "100", 0, 0)):
-        command.add_argument(
-            "--how", choices=("auto", "both", "swap"), default="auto", help="with room for both or not"
-        )
-        command.add_argument(
-            "--steps", type=percentages, default=percentages(steps), metavar="P,...", help=f"percentages ({steps})"
-        )
-        for name, unit, default, text in (
+    both = ((migrate, "1,5,25,100", 300, 60, 100), (rollback, "100", 0, 0, 0))
+    for command, steps, step_s, trial_s, requests in both:
+        text = "with room for both or not"
+        command.add_argument("--how", choices=("auto", "both", "swap"), default="auto", help=text)
+        default, text = percentages(steps), f"percentages ({steps})"
+        command.add_argument("--steps", type=percentages, default=default, metavar="P,...", help=text)
+        for name, unit, seconds, text in (
             ("--step-time", "S", step_s, "a step lasts so long at least"),
             ("--keep", "S", 900, "the engine before is kept so long after the promotion"),
             ("--hold", "S", 300, "without room for both: requests may be queued so long"),
+            ("--trial", "S", trial_s, "without room for both: it answers all for so long before it is promoted"),
             ("--first-token", "S", 1, "a response whose first token takes longer is slow"),
             ("--token", "S", 0.05, "and one whose tokens take longer on average"),
         ):
-            command.add_argument(name, type=float, default=default, metavar=unit, help=f"{text} ({default:g} s)")
+            command.add_argument(name, type=float, default=seconds, metavar=unit, help=f"{text} ({seconds:g} s)")
         text = f"a step has so many requests at least; Berth makes those that are missing ({requests})"
         command.add_argument("--step-requests", type=int, default=requests, metavar="N", help=text)
     one = commands.add_parser("migration", help="show a migration with its numbers, or change it", parents=[json])

@@ -72,6 +72,7 @@ def migrate_options(options: argparse.Namespace) -> "Options | None":
         step_requests=options.step_requests,
         keep_s=options.keep,
         hold_s=options.hold,
+        trial_s=options.trial,
         first_token_s=options.first_token,
         token_s=options.token,
         shadow=getattr(options, "shadow", 0.0),

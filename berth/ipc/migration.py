@@ -16,6 +16,7 @@ STEP_S: Final = 300.0
 STEP_REQUESTS: Final = 100
 KEEP_S: Final = 900.0
 HOLD_S: Final = 300.0
+TRIAL_S: Final = 60.0
 
 
 class How(StrEnum):
@@ -30,6 +31,7 @@ class Phase(StrEnum):
     CHECKING = "checking"  # the candidate is warmed up and checked; it gets no requests
     SHADOWING = "shadowing"  # a share of the requests is sent to it too: its answers are compared, and reach no client
     CANARY = "canary"  # it gets a share of the conversations
+    TRIAL = "trial"  # swap: it answers all requests; nothing is written yet
     PROMOTING = "promoting"  # the revision is written
     SETTLING = "settling"  # it serves; the one before is kept
     RETIRING = "retiring"  # the one before finishes its requests, and stops
@@ -67,6 +69,7 @@ class Options:
     step_requests: int = STEP_REQUESTS
     keep_s: float = KEEP_S
     hold_s: float = HOLD_S  # the longest time for which requests may be queued
+    trial_s: float = TRIAL_S  # swap: the candidate answers all for so long before it is promoted; 0: at once
     first_token_s: float = 1.0  # a response that takes longer is slow
     token_s: float = 0.05  # and one whose tokens take longer on average
     set: tuple[str, ...] = ()  # what changes of the model: "args=--max-num-seqs 64", "context=32768"
@@ -135,13 +138,15 @@ class Migration:
     dressed: bool = False  # the plan has those now
     rolling: bool = False  # in place, while other replicas of the model serve: no request is queued
     shadow: Shadow | None = None  # while it is compared, and afterwards what was found
+    sleeps: bool = False  # swap: the stable replica falls asleep, and does not stop before the migration is over
 
     @property
     def share(self) -> float:
         """Of the conversations that the candidate gets now, 0..1."""
         if self.phase is Phase.CANARY:
             return self.options.steps[self.step] / 100
-        return 1.0 if self.phase in (Phase.PROMOTING, Phase.SETTLING, Phase.RETIRING, Phase.DONE) else 0.0
+        all_of_them = (Phase.TRIAL, Phase.PROMOTING, Phase.SETTLING, Phase.RETIRING, Phase.DONE)
+        return 1.0 if self.phase in all_of_them else 0.0
 
     @property
     def in_place(self) -> bool:

@@ -14,7 +14,7 @@ from berth.bench.plan_points import Profile
 from berth.bench.session import Session, Setup
 from berth.ipc.operations import Reply, Request, Step
 from berth.plan import DialectName, Keys, Launch, Listen, ModelRoute, Replica, RunPaths, Task
-from berth.records.results import BenchResult, Likeness, OwnCost, Point, Slo
+from berth.records.results import BenchResult, Likeness, Point, Slo
 from berth.state import Progress, ReplicaState, ReplicaStatus, State
 from tests.bench.test_lease import LEASE, Control
 from tests.fakes.plans import make_plan, make_replica
@@ -109,9 +109,11 @@ def test_engine_that_does_not_start_is_left_out_with_its_reason() -> None:
         return None
 
     said = list[str]()
-    found = run(Control(reply), (0.001, 0.001), said, points=(Point(concurrency=2),), tls_cert="cert.pem")
+    elsewhere = {"host": "192.0.2.7", "tls_cert": "cert.pem"}
+    found = run(Control(reply), (0.001, 0.001), said, points=(Point(concurrency=2),), **elsewhere)
     assert [one.problem for one in found.engines] == ["", "it does not start: out of memory"]
-    assert found.engines[0].own_cost == OwnCost(problem="the router speaks TLS, and the engine does not")
+    assert found.engines[0].own_cost
+    assert found.engines[0].own_cost.problem.startswith("the router speaks TLS on 192.0.2.7 alone")
     assert found.engines[1].own_cost is None
     assert {window.point for window in found.engines[0].windows()} == {Point(concurrency=2)}
     assert found.comparisons == ()

@@ -27,7 +27,7 @@ from berth.ipc.migration import How, Migration, Options, Phase
 from berth.ipc.operations import Action, Change, Operation, Request
 from berth.records.revisions import read
 from tests.chaos.migration_kills import BEGINS, Way, judged
-from tests.e2e.appliance import Appliance, end, sim_models
+from tests.e2e.appliance import Appliance, end, joined, sim_models
 
 Victim = Literal["worker", "router", "supervisord"]
 VICTIMS: tuple[Victim, ...] = ("worker", "router", "supervisord")
@@ -55,7 +55,7 @@ def cases() -> list[Case]:
 
 @contextmanager
 def box() -> Iterator[Appliance]:
-    models = sim_models("m", "vllm --itl 2ms", "sglang --itl 2ms")
+    models = sim_models("m", "vllm --itl 2ms", "sglang --itl 2ms", sleep="true")
     with Appliance(models, BERTH_QUEUE_TIMEOUT="120s", BERTH_WORKERS="2") as appliance:
         yield appliance.wait_ready()
 
@@ -82,8 +82,7 @@ class Clients:
 
     def __exit__(self, *_: object) -> None:
         self._ends.set()
-        for thread in self._threads:
-            thread.join(150)
+        joined(self._threads, 150)
 
     def calm(self) -> bool:
         """Each client has got its answers for a while."""
@@ -127,12 +126,13 @@ def migration(berth: Appliance) -> Operation | None:
     return found[-1] if found else None
 
 
-def change(berth: Appliance, way: Way) -> Change:
-    """To the engine that does not serve, or of the one that does."""
+def change(berth: Appliance, way: Way, *, compares: bool) -> Change:
+    """To the engine that does not serve, or of the one that does. `compares`: for a second, before its canary."""
     plan = berth.plan()
     serves = next(name for name, one in berth.replicas().items() if one["status"] == "ready")
     other = next(one.name for one in plan.replicas if one.name != serves)
-    options = {"steps": (50.0, 100.0), "step_s": 0.0, "step_requests": 8, "keep_s": 0.3}
+    options = {"steps": (50.0, 100.0), "step_s": 0.0, "step_requests": 8, "keep_s": 0.3, "trial_s": 0.3}
+    options |= {"shadow": 0.5, "step_s": 1.0} if compares else {}
     if way == "place":
         launch = plan.replica(serves).launch
         words = "--itl 2ms" if launch is not None and "--ttft" in launch.argv else "--itl 2ms --ttft 3ms"
@@ -146,7 +146,8 @@ def run(case: Case, berth: Appliance) -> str:
     """What happened. AssertionError where something is not as it has to be."""
     rolls_back = case.phase is Phase.ROLLING_BACK
     with Clients(berth.url, case.victim) as clients:
-        reply = asyncio.run(ask(berth.paths.control_socket, Request(change=change(berth, case.way)), timeout_s=60))
+        asked = change(berth, case.way, compares=case.phase is Phase.SHADOWING)
+        reply = asyncio.run(ask(berth.paths.control_socket, Request(change=asked), timeout_s=60))
         assert reply.operation is not None, reply
         number = reply.operation.id
         if rolls_back:

@@ -33,8 +33,9 @@ C = TypeVar("C")
 Victim = Literal["control", "candidate", "stable"]
 OLD, NEW = "chat-old", "chat-new"
 LIMIT_S = 60.0
-BOTH = (Phase.STARTING, Phase.CHECKING, Phase.CANARY, Phase.PROMOTING, Phase.SETTLING, Phase.RETIRING)
-SWAP = (Phase.HOLDING, Phase.STARTING, Phase.CHECKING, Phase.PROMOTING, Phase.SETTLING)
+_END = (Phase.PROMOTING, Phase.SETTLING)
+BOTH = (Phase.STARTING, Phase.CHECKING, Phase.SHADOWING, Phase.CANARY, *_END, Phase.RETIRING)
+SWAP = (Phase.HOLDING, Phase.STARTING, Phase.CHECKING, Phase.TRIAL, *_END)
 # The ways of a migration: with another command line in the place of the engine that serves, it is one after the other.
 Way = Literal["both", "swap", "place"]
 BEGINS: dict[Way, tuple[Phase, ...]] = {"both": BOTH, "swap": SWAP, "place": SWAP}
@@ -126,7 +127,7 @@ async def run(case: Case, run_dir: Path) -> Operation:
         life = Life(box)
         try:
             await box.until_status(OLD, ReplicaStatus.READY)
-            options = Options(steps=(50, 100), step_s=0.0, step_requests=8, keep_s=0.2)
+            options = Options(steps=(50, 100), step_s=0.0, step_requests=8, keep_s=0.2, trial_s=0.2, shadow=0.5)
             if case.way == "place":
                 options = replace(options, to=OLD, set=("args=dressed",))
             else:

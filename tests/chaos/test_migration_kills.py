@@ -16,9 +16,11 @@ DONE, FAILED = OperationState.DONE, OperationState.FAILED
     ("case", "state"),
     [
         (Case(way="both", phase=Phase.CHECKING, victim="control"), DONE),
+        (Case(way="both", phase=Phase.SHADOWING, victim="control"), DONE),
         (Case(way="both", phase=Phase.PROMOTING, victim="control"), DONE),
         (Case(way="both", phase=Phase.SETTLING, victim="candidate"), FAILED),
         (Case(way="swap", phase=Phase.HOLDING, victim="control"), DONE),
+        (Case(way="swap", phase=Phase.TRIAL, victim="candidate"), FAILED),
         (Case(way="swap", phase=Phase.ROLLING_BACK, victim="control", aborted=True), FAILED),
         (Case(way="place", phase=Phase.HOLDING, victim="control"), DONE),
         (Case(way="place", phase=Phase.CHECKING, victim="candidate"), FAILED),
@@ -32,4 +34,4 @@ async def test_the_revision_on_the_disk_is_the_one_that_runs(case: Case, state: 
 def test_the_long_form_has_each_phase() -> None:
     found = cases()
     assert len({str(case) for case in found}) == len(found)
-    assert len(found) == sum(len(VICTIMS[way]) * (len(phases) + 1) for way, phases in BEGINS.items()) == 51
+    assert len(found) == sum(len(VICTIMS[way]) * (len(phases) + 1) for way, phases in BEGINS.items()) == 59

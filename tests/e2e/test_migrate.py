@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from berth.ipc.migration import Gate, Migration, Phase
 from berth.ipc.operations import Operation, OperationState, Reply, Request
 from berth.plan import RevisionState
 from berth.records.revisions import read
-from tests.e2e.appliance import Appliance, end, sim_models
+from tests.e2e.appliance import Appliance, end, joined, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 VLLM, SGLANG = "m-sim", "m-sim-2"
@@ -56,8 +57,7 @@ class Clients:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._ends.set()
-        for thread in self._threads:
-            thread.join(120)
+        joined(self._threads, 120)
         if kind is None:
             assert (self.failures, len(self.texts)) == ([], 1)
 
@@ -248,6 +248,51 @@ def test_arguments_with_which_it_does_not_start_are_taken_back(berth: Appliance)
     berth.wait(lambda: statuses(berth) == ("ready", "standby"))  # the router learns it a moment later
     assert argv(berth, VLLM) == before
     assert read(berth.paths.data_dir).of("m")[-1].state is RevisionState.REJECTED
+
+
+def pid(berth: Appliance, replica: str) -> int | None:
+    return next(one.pid for one in berth.state().replicas if one.name == replica)
+
+
+def in_phase(berth: Appliance, phase: Phase) -> Migration:
+    berth.wait(lambda: migration(berth).phase is phase)
+    return migration(berth)
+
+
+def test_without_room_the_engine_before_sleeps_until_its_successor_has_proved_itself(tmp_path: Path) -> None:
+    """What was tried and failed leaves no trace: the engine before is awake again, and was not started for that."""
+    models = sim_models("m", "vllm --itl 2ms", "sglang --itl 2ms", sleep="true")
+    swap = ("migrate", "m", "--to", "sglang", "--how", "swap", *BRIEF, "--trial")
+    with Appliance(models, BERTH_QUEUE_TIMEOUT="120s", BERTH_DATA=str(tmp_path)) as berth:
+        first = pid(berth.wait_ready(), VLLM)
+        with Clients(berth):
+            assert run(berth, *swap, "600")[0] == 0
+            assert in_phase(berth, Phase.TRIAL).sleeps
+            assert (statuses(berth), promoted(berth)) == (("asleep", "ready"), (0, 1))
+            berth.wait(lambda: migration(berth).own.attempts > migration(berth).own.probes)
+            assert run(berth, "migration", newest(berth).id, "abort")[0] == 0
+            in_phase(berth, Phase.ROLLED_BACK)
+        assert (statuses(berth), promoted(berth), pid(berth, VLLM)) == (("ready", "standby"), (0, 1), first)
+
+        assert run(berth, *swap, "600")[0] == 0
+        in_phase(berth, Phase.TRIAL)
+        fault(berth, SGLANG, status=500)
+        assert [berth.chat("m").status_code for _ in range(2)] == [500, 500]  # there is no other one that could answer
+        in_phase(berth, Phase.ROLLED_BACK)
+        assert newest(berth).reason.startswith("rolled back: failures: 2 of ")
+        assert (berth.chat("m").status_code, pid(berth, VLLM)) == (200, first)
+
+        with Clients(berth):
+            code, shown = run(berth, *swap, "0.5", "--wait", "120")
+            assert (code, promoted(berth), statuses(berth)) == (0, (1, 0), ("asleep", "ready")), shown
+            assert run(berth, "rollback", "m")[0] == 0  # undoes it: nothing starts
+            in_phase(berth, Phase.ROLLED_BACK)
+        assert (statuses(berth), promoted(berth), pid(berth, VLLM)) == (("ready", "standby"), (0, 1), first)
+
+        assert run(berth, *swap, "0.5", "--wait", "120")[0] == 0
+        assert run(berth, "migration", newest(berth).id, "promote")[0] == 0
+        in_phase(berth, Phase.DONE)
+        assert (statuses(berth), promoted(berth)) == (("standby", "ready"), (1, 0))
 
 
 def test_the_next_start_takes_what_was_promoted(berth: Appliance) -> None:

@@ -69,7 +69,8 @@ def asleep(route: ModelRoute, observation: Observation) -> Claim:
 def present(route: ModelRoute, observation: Observation) -> Claim:
     """What a model that has memory, or is about to, holds of it."""
     records = records_of(route, observation)
-    if is_asleep(records):
+    migrates = any(one.model == route.name and one.migration is not None for one in observation.operations)
+    if is_asleep(records) and not migrates:  # else another engine of it is about to take the room
         return asleep(route, observation)
     found = whole(route, observation)
     live = [one for one in records if one.status in LIVE]

@@ -3,9 +3,10 @@
 With room for two replicas:
 starting -> checking -> shadowing, if it is wanted -> canary, step by step -> promoting -> settling -> retiring ->
 done.
-Without: holding -> starting -> checking -> promoting -> settling -> done. Requests are queued until it is promoted.
+Without: holding -> starting -> checking -> trial -> promoting -> settling -> done. Requests are queued until its trial,
+in which it answers all of them.
 From each phase until settling it may roll back: the candidate gets no more requests at once, finishes those that it
-has, and stops. Without room the replica before is started again then, and requests are queued until it serves.
+has, and stops. Without room the replica before is started or woken again then, and requests are queued until it serves.
 
 A candidate may bring another command line. It gets that while it rests: it is dressed. Where it is the replica that
 serves itself, the migration is as one without room for two: the replica stops, is dressed, and starts.
@@ -31,8 +32,11 @@ _P = Phase
 AT_REST: Final = frozenset({_S.STANDBY, _S.UNLOADED, *GIVEN_UP})
 _FAILED: Final = frozenset({_S.BACKOFF, _S.FAILED, _S.STOPPED, _S.UNHEALTHY, _S.STOPPING})
 _HELD: Final = frozenset({_P.HOLDING, _P.STARTING, _P.CHECKING, _P.PROMOTING, _P.ROLLING_BACK})
+_ENDS_OF_SLEEP: Final = frozenset({_S.READY, _S.ASLEEP, _S.UNLOADED})
 _BY: Final = "by "  # begins why an operator has paused it
-ABORTABLE: Final = frozenset({_P.HOLDING, _P.STARTING, _P.CHECKING, _P.SHADOWING, _P.CANARY, _P.PROMOTING, _P.SETTLING})
+_MEASURED: Final = frozenset({_P.CANARY, _P.TRIAL})  # it is paused, and promoted by hand; probes make what is missing
+_UNDECIDED: Final = frozenset({_P.HOLDING, _P.STARTING, _P.CHECKING, _P.SHADOWING, _P.PROMOTING, _P.SETTLING})
+ABORTABLE: Final = _MEASURED | _UNDECIDED
 PAIRS: Final = 50  # that a comparison needs
 
 
@@ -59,11 +63,13 @@ def advance(migration: Migration, view: View, now: float) -> Migration:
         return roll_back(migration, reason, now) if migration.how is How.SWAP else replace(migration, paused=reason)
     if migration.phase is _P.SHADOWING:
         return compared(migration, now)
+    is_tried = now - migration.since >= migration.options.trial_s and not is_short(migration)
     is_kept = now - migration.since < migration.options.keep_s or bool(migration.paused)
     rules = {
-        _P.HOLDING: (rested(view.stable), _P.STARTING),
+        _P.HOLDING: (has_left(view.stable), _P.STARTING),
         _P.STARTING: (view.candidate.status is _S.READY and _is_dressed(migration), _P.CHECKING),
         _P.CHECKING: (view.checked == "", after_check(migration)),
+        _P.TRIAL: (is_tried, _P.PROMOTING),
         _P.PROMOTING: (view.written == "", _P.SETTLING),
         _P.SETTLING: (not is_kept, _P.RETIRING),
         _P.RETIRING: (rested(view.stable) or migration.in_place, _P.DONE),
@@ -72,7 +78,7 @@ def advance(migration: Migration, view: View, now: float) -> Migration:
     is_due, following = rules.get(migration.phase, (False, migration.phase))
     if not is_due:
         return migration
-    hold_since = 0.0 if following is _P.SETTLING else migration.hold_since
+    hold_since = 0.0 if following in (_P.TRIAL, _P.SETTLING) else migration.hold_since
     return replace(migration, phase=following, since=now, paused="", hold_since=hold_since)
 
 
@@ -81,8 +87,7 @@ def _is_back(migration: Migration, view: View) -> bool:
     if migration.in_place:
         gave_up = view.stable.status in GIVEN_UP and view.stable.since > migration.since
         return not migration.dressed and (gave_up or view.stable.status is _S.READY)
-    is_idle = rested(view.candidate) or view.candidate.status is _S.ASLEEP  # a warm standby that was not woken
-    return not migration.dressed and is_idle and view.stable.status in (_S.READY, _S.FAILED)
+    return not migration.dressed and has_left(view.candidate) and view.stable.status in (_S.READY, _S.FAILED)
 
 
 def _is_dressed(migration: Migration) -> bool:
@@ -109,12 +114,12 @@ def moved(migration: Migration, move: Move, by: str, now: float) -> Migration | 
     phase, found = migration.phase, None
     waits = not migration.paused.startswith(_BY)  # it is not paused, or by what it waits for
     match move.kind:
-        case MoveKind.PAUSE if phase in (_P.CANARY, _P.SETTLING):
+        case MoveKind.PAUSE if phase in (*_MEASURED, _P.SETTLING):
             found = replace(migration, paused=f"{_BY}{by}") if waits else migration
-        case MoveKind.RESUME if phase in (_P.CANARY, _P.PROMOTING, _P.SETTLING):
+        case MoveKind.RESUME if phase in (*_MEASURED, _P.PROMOTING, _P.SETTLING):
             found = replace(migration, paused="", since=now) if migration.paused else migration
-        case MoveKind.PROMOTE if phase in (_P.CANARY, _P.SETTLING):
-            following = _P.PROMOTING if phase is _P.CANARY else _P.RETIRING
+        case MoveKind.PROMOTE if phase in (*_MEASURED, _P.SETTLING):
+            following = _P.PROMOTING if phase in _MEASURED else _P.RETIRING
             found = replace(migration, phase=following, since=now, paused="")
         case MoveKind.ABORT if phase in ABORTABLE:
             found = roll_back(migration, f"aborted by {by}", now)
@@ -136,8 +141,9 @@ def possible(migration: Migration) -> tuple[MoveKind, ...]:
 
 def is_quiet(migration: Migration, now: float) -> bool:
     """Its step has lasted long enough, and has not had enough requests: probes are due."""
-    is_due = migration.phase is _P.CANARY and not migration.paused and now - migration.since >= migration.options.step_s
-    return is_due and migration.own.attempts < _wanted(migration)
+    lasts_s = migration.options.trial_s if migration.phase is _P.TRIAL else migration.options.step_s
+    is_due = migration.phase in _MEASURED and not migration.paused and now - migration.since >= lasts_s
+    return is_due and is_short(migration)
 
 
 def step(record: Record, operation: Operation, now: float) -> Transition | None:
@@ -146,7 +152,9 @@ def step(record: Record, operation: Operation, now: float) -> Transition | None:
     if migration is None:
         return None
     reason, found = f"{operation.action} to {migration.candidate}", None
-    if rests(migration, name):
+    if sleeps(migration, name) and status in _ENDS_OF_SLEEP:
+        found = to_sleep(record, migration, reason, now + operation.drain_s)
+    elif rests(migration, name):
         found = to_standby(record, reason, now + operation.drain_s)
     elif runs(migration, name):
         if status in (_S.STANDBY, _S.UNLOADED):
@@ -154,6 +162,20 @@ def step(record: Record, operation: Operation, now: float) -> Transition | None:
         elif status in GIVEN_UP and (operation.starts.get(name) == record.starts or returns(migration, record)):
             found = Transition(name=name, to=_S.WAITING, reason=reason, history=History())
     return found
+
+
+def to_sleep(record: Record, migration: Migration, reason: str, drain_ends: float) -> Transition | None:
+    """The next step of the stable replica that sleeps while the other one serves, and is stopped at the end."""
+    name = record.replica.name
+    match record.status:
+        case _S.READY:
+            return Transition(name=name, to=_S.DRAINING, reason=reason, goal=Goal.ASLEEP, drain_ends=drain_ends)
+        case _S.ASLEEP if migration.phase is _P.RETIRING:
+            return Transition(name=name, to=_S.STOPPING, reason=reason, goal=Goal.STANDBY)
+        case _S.UNLOADED:  # it was stopped instead, or has died
+            return Transition(name=name, to=_S.STANDBY, reason=record.reason)
+        case _:
+            return None
 
 
 def to_standby(record: Record, reason: str, drain_ends: float) -> Transition | None:
@@ -187,6 +209,11 @@ def rests(migration: Migration, name: str) -> bool:
     return leaves and name == migration.stable
 
 
+def sleeps(migration: Migration, name: str) -> bool:
+    """The migration wants the replica to sleep, so that it is back soon: it neither serves nor stops."""
+    return migration.sleeps and name == migration.stable and rests(migration, name)
+
+
 def runs(migration: Migration, name: str) -> bool:
     """The migration wants the replica to run."""
     if migration.phase in (_P.ROLLING_BACK, _P.ROLLED_BACK):
@@ -201,7 +228,7 @@ def may_start(record: Record, operation: Operation | None, records: Mapping[str,
     if migration is None or migration.how is not How.SWAP or not runs(migration, record.replica.name):
         return True
     others = {migration.candidate, migration.stable} - {record.replica.name}
-    return all(rested(records[name]) for name in others)
+    return all(has_left(records[name]) for name in others)
 
 
 def keeps_back(record: Record, operations: Iterable[Operation]) -> bool:
@@ -213,15 +240,32 @@ def keeps_back(record: Record, operations: Iterable[Operation]) -> bool:
 
 
 def wakes(operation: Operation | None, name: str) -> bool:
-    """It is a warm standby that is woken for a migration: nothing has failed."""
-    return operation is not None and operation.migration is not None and operation.migration.candidate == name
+    """It is woken for a migration, a warm standby or one that was put to sleep for it: nothing has failed."""
+    migration = operation.migration if operation is not None else None
+    return migration is not None and (name == migration.candidate or runs(migration, name))
+
+
+def returns_awake(record: Record, operation: Operation, records: Iterable[Record]) -> bool:
+    """The migration has put it to sleep, and wakes it again now: the other one has left."""
+    known, migration = {one.replica.name: one for one in records}, operation.migration
+    return migration is not None and runs(migration, record.replica.name) and may_start(record, operation, known)
 
 
 def unproven(operations: Iterable[Operation]) -> frozenset[str]:
     """The candidates that run, and get no requests yet."""
     early = (_P.STARTING, _P.CHECKING, _P.SHADOWING)
     found = (one.migration for one in operations if one.migration is not None)
-    return frozenset(one.candidate for one in found if one.phase in early or (one.how is How.SWAP and not one.promoted))
+    return frozenset(
+        one.candidate
+        for one in found
+        if one.phase in early or (one.how is How.SWAP and not (one.promoted or serves_all(one)))
+    )
+
+
+def serves_all(migration: Migration) -> bool:
+    """It is tried, or was, and is about to be promoted."""
+    is_tried = migration.phase is _P.PROMOTING and migration.options.trial_s > 0
+    return migration.phase is _P.TRIAL or is_tried
 
 
 def held(operations: Iterable[Operation]) -> frozenset[str]:
@@ -247,9 +291,9 @@ def effective(route: ModelRoute, orders: Mapping[str, tuple[str, ...]], operatio
 
 
 def after_check(migration: Migration) -> Phase:
-    """Without room for two there is nothing to compare with."""
+    """Without room for two there is nothing to compare with, and no share: a trial with all requests."""
     if migration.how is How.SWAP:
-        return _P.PROMOTING
+        return _P.TRIAL if migration.options.trial_s > 0 else _P.PROMOTING
     return _P.SHADOWING if migration.options.shadow else _P.CANARY
 
 
@@ -271,16 +315,17 @@ def canary(migration: Migration, view: View, now: float) -> Migration:
         return replace(migration, paused="", since=now)
     if migration.paused or now - migration.since < migration.options.step_s:
         return migration
-    if migration.own.attempts < _wanted(migration):
+    if is_short(migration):
         return migration
     if migration.step + 1 < len(migration.options.steps):
         return replace(migration, step=migration.step + 1, since=now)
     return replace(migration, phase=_P.PROMOTING, since=now)
 
 
-def _wanted(migration: Migration) -> int:
-    """Attempts by the end of the step. What was counted in earlier steps counts on."""
-    return migration.options.step_requests * (migration.step + 1)
+def is_short(migration: Migration) -> bool:
+    """Of attempts by the end of the step, or it is paused. What was counted in earlier steps counts on."""
+    wanted = migration.options.step_requests * (migration.step + 1)
+    return bool(migration.paused) or migration.own.attempts < wanted
 
 
 def overdue(migration: Migration, now: float) -> str:
@@ -306,7 +351,7 @@ def broken(migration: Migration, view: View) -> str:
     failed = ""
     if migration.phase is _P.SHADOWING and migration.shadow is not None:
         failed = gates.shadow_failed(migration.shadow.counts)
-    elif migration.phase in (_P.CANARY, _P.PROMOTING, _P.SETTLING):
+    elif migration.phase in (*_MEASURED, _P.PROMOTING, _P.SETTLING):
         failed = gates.failed(migration.own, migration.other)
     return failed
 
@@ -314,6 +359,11 @@ def broken(migration: Migration, view: View) -> str:
 def rested(record: Record) -> bool:
     """Its process has ended, with all that belongs to it."""
     return record.status in AT_REST and record.cleaned_up
+
+
+def has_left(record: Record) -> bool:
+    """It rests, or sleeps: the other one may take the GPUs."""
+    return rested(record) or record.status is _S.ASLEEP
 
 
 def shown(counts: Counts) -> str:

@@ -88,7 +88,11 @@ def wakes(record: Record, observation: Observation) -> str | None:
     not woken.
     """
     operation = operation_of(record, observation.operations)
-    if operation is None or record.goal is not Goal.ASLEEP or operation.action not in _WAKING:
+    if operation is None or record.goal is not Goal.ASLEEP:
+        return None
+    if operation.migration is not None:
+        return "" if migrations.returns_awake(record, operation, observation.records) else None
+    if operation.action not in _WAKING:
         return None
     if scaling.leaves(record, operation) or eviction.must_wait(operation, observation):
         return None

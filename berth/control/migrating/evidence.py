@@ -12,7 +12,8 @@ from berth.ipc.journal import Names, Reader, Record
 from berth.ipc.migration import Counts, Migration, Options, Phase
 from berth.plan import Plan
 
-_COUNTED = frozenset({Phase.CANARY, Phase.PROMOTING, Phase.SETTLING})
+USUAL_S = 600.0
+_COUNTED = frozenset({Phase.CANARY, Phase.TRIAL, Phase.PROMOTING, Phase.SETTLING})
 _TEXT = frozenset({"chat", "completion"})
 _WIDTH = 3  # counters of each side: attempts, failures, unfit
 
@@ -31,6 +32,17 @@ class Evidence:
         """Requests per second in the last minute, and the longest of them in seconds. `now`: Unix seconds."""
         ended = [one for one in self._reader.finished() if one.model == model and one.start + one.duration_s > now - 60]
         return len(ended) / 60, max((one.duration_s for one in ended), default=0.0)
+
+    def usual(self, model: str, options: Options, now: float) -> Counts:
+        """How many of the model's answers of the last minutes were slow: what a successor is compared with that does
+        not run at the same time. Nothing else: other requests have other answers. `now`: Unix seconds.
+        """
+        found = [
+            one
+            for one in self._reader.finished()
+            if one.model == model and one.start + one.duration_s > now - USUAL_S and is_timed(one)
+        ]
+        return Counts(timed=len(found), slow=sum(is_slow(one, options) for one in found))
 
     def counted(self, migrations: Iterable[Migration]) -> list[Migration]:
         """The migrations with what has been reported since the last call."""
@@ -78,7 +90,7 @@ def added(counts: Counts, new: list[int]) -> Counts:
 def timed(counts: Counts, replica: str, records: Iterable[Record], options: Options) -> Counts:
     """With the times and lengths of the requests that the replica answered, at their first attempt."""
     for one in records:
-        if one.replica != replica or one.attempts != 1 or one.status != 200 or one.operation not in _TEXT:
+        if one.replica != replica or not is_timed(one):
             continue
         tokens = one.completion_tokens
         counts = replace(
@@ -91,6 +103,11 @@ def timed(counts: Counts, replica: str, records: Iterable[Record], options: Opti
             tokens_squared=counts.tokens_squared + tokens * tokens,
         )
     return counts
+
+
+def is_timed(record: Record) -> bool:
+    """It has an answer, at its first attempt."""
+    return record.attempts == 1 and record.status == 200 and record.operation in _TEXT
 
 
 def is_slow(record: Record, options: Options) -> bool:

@@ -68,6 +68,12 @@ class Examination:
             return Finding(error=error)
         return Finding(summary=f"{len(own)} answers are sane, {equal} with the same text as now")
 
+    async def probe(self, replica: Replica, number: int) -> str:
+        """What is wrong with its answer to a request of Berth's own; "": nothing."""
+        if replica.task is not Task.GENERATE:
+            return (await self._canary.ask(replica)).error
+        return (await self.ask(replica, PROMPTS[number % len(PROMPTS)]))[1]
+
     async def ask(self, replica: Replica, prompt: str) -> tuple[str, str]:
         """The text, and what is wrong with the answer."""
         answer = await self._generated(replica, prompt, {"max_tokens": _TOKENS})

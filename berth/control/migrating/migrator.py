@@ -16,14 +16,14 @@ from berth.control.decisions import migrations
 from berth.control.decisions.records import Observation
 from berth.control.migrating.dresser import COMMAND, Dresser
 from berth.control.migrating.evidence import Evidence
-from berth.control.migrating.examination import PROMPTS, Examination, Finding
+from berth.control.migrating.examination import Examination, Finding
 from berth.control.operations import planning
 from berth.control.operations.store import NOTHING
 from berth.control.operations.targets import Around
 from berth.control.runtime import Runtime
 from berth.host import cgroup
 from berth.ipc import traffic
-from berth.ipc.migration import How, Migration, Phase
+from berth.ipc.migration import How, Migration, Options, Phase
 from berth.ipc.operations import Action, Change, Operation
 from berth.ipc.revising import Revised
 from berth.log import log
@@ -154,13 +154,11 @@ class Migrator:
     async def probe(self, operation: Operation, migration: Migration) -> None:
         """Requests of Berth's own to the candidate. They count like those of clients."""
         replica = self._runtime.records[migration.candidate].replica
-        answers = await asyncio.gather(
-            *(self._examination.ask(replica, PROMPTS[number % len(PROMPTS)]) for number in range(PROBES))
-        )
+        errors = await asyncio.gather(*(self._examination.probe(replica, number) for number in range(PROBES)))
         latest = self._runtime.operations.find(operation.id)
         if latest is not None and latest.running and latest.migration is not None:
             own = latest.migration.own
-            failures = sum(bool(error) for _text, error in answers)
+            failures = sum(map(bool, errors))
             counts = {"attempts": own.attempts + PROBES, "probes": own.probes + PROBES}
             own = replace(own, failures=own.failures + failures, **counts)
             self._runtime.operations.progressed(latest, replace(latest.migration, own=own))
@@ -241,8 +239,9 @@ class Migrator:
             return NOTHING
         plan = self._runtime.plan
         model = next((one.name for one in plan.models if change.model in (one.name, *one.aliases)), "")
-        evidence = self._evidence or Evidence(plan)
-        per_s, longest_s = evidence.recent(model, time.time())
+        evidence, now = self._evidence or Evidence(plan), time.time()
+        per_s, longest_s = evidence.recent(model, now)
+        usual = evidence.usual(model, change.migrate or Options(), now)
         if self._evidence is None:
             evidence.close()
         history = revisions.read(plan.paths.data_dir)
@@ -250,6 +249,7 @@ class Migrator:
             ram_free_bytes=cgroup.available_memory(),
             requests_per_s=per_s,
             longest_s=longest_s,
+            usual=usual,
             queue_size=plan.limits.queue_size,
             history=history,
             places=dict(self._places()),
@@ -269,7 +269,7 @@ def canaries(operations: tuple[Operation, ...]) -> tuple[Canary, ...]:
         Canary(model=one.model, replica=one.migration.candidate, share=one.migration.share, salt=one.id)
         for one in operations
         if one.migration is not None
-        and one.migration.phase in (Phase.CANARY, Phase.PROMOTING)
+        and one.migration.phase in (Phase.CANARY, Phase.TRIAL, Phase.PROMOTING)
         and not one.migration.in_place
     )
 

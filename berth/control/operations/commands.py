@@ -136,13 +136,15 @@ def planned_lines(migration: Migration) -> list[str]:
         canary = "none: it gets requests again when it serves"
     elif migration.how is How.SWAP:
         canary = f"none: requests are queued until it serves, {options.hold_s:g} s at most"
-    kept = f"for {options.keep_s:g} s after that, until it is stopped"
+    kept = f"{'asleep ' if migration.sleeps else ''}for {options.keep_s:g} s after that, until it is stopped"
+    tried = f"{options.trial_s:g} s with all requests, {options.step_requests} at least, before it is promoted"
     if migration.in_place:
         kept = f"gates are on for {options.keep_s:g} s; a rollback starts it again as it was"
     return [
         f"  revision {migration.revision}: {_how(migration)}",
         *(f"  changes   {line}" for line in migration.changes),
         f"  canary    {canary}",
+        *([f"  trial     {tried}"] if migration.how is How.SWAP and options.trial_s else []),
         f"  gates     failures, empty answers, slow answers ({slow}), formats, lengths",
         f"  before    {migration.stable}: {kept}",
     ]

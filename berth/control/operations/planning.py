@@ -10,10 +10,11 @@ from berth.control.decisions.migrations import rested
 from berth.control.decisions.records import COMING, LIVE, Observation, Record
 from berth.control.operations import denials
 from berth.control.operations.targets import Around, target
-from berth.ipc.migration import How, Migration, Phase
+from berth.ipc.migration import Counts, How, Migration, Phase
 from berth.ipc.operations import Change, Denial, DenialCode
 from berth.ipc.revising import Revised, Wanted
 from berth.plan import Author, ModelRoute, Standby
+from berth.room import ASLEEP_BYTES
 from berth.state import ReplicaStatus
 from berth.units import size
 
@@ -76,6 +77,8 @@ def migration(change: Change, observation: Observation, around: Around, now: flo
         rolling=rolling,
         changes=revised.changes if revised else aim.changes,
         revised=revised is not None,
+        sleeps=how is How.SWAP and may_sleep(route, pair, observation, around),
+        other=around.usual if how is How.SWAP else Counts(),
     )
 
 
@@ -163,6 +166,29 @@ def misfit(route: ModelRoute, pair: Pair, observation: Observation, around: Arou
             needs = f"{replica.name} needs {replica.memory_fraction or 1:.0%} of GPU {gpu}"
             return f"{needs}, and {names} {'has' if len(others) == 1 else 'have'} {taken:.0%}"
     return ""
+
+
+def may_sleep(route: ModelRoute, pair: Pair, observation: Observation, around: Around) -> bool:
+    """The engine before can sleep, and what it keeps then has room next to the candidate. On GPUs that models share
+    which are loaded on request, the plan has no place for it.
+    """
+    stable, candidate = pair
+    is_other = candidate.replica.name != stable.replica.name
+    if not is_other or route.room or stable.replica.sleep is None or stable.cannot_sleep:
+        return False
+    memory = candidate.replica.memory
+    if not candidate.replica.gpus:  # where sleep releases nothing
+        return (memory.total_bytes if memory else 0) <= around.ram_free_bytes
+    for gpu in candidate.replica.gpus:
+        held = stable.gpu.residue.get(gpu, ASLEEP_BYTES) / observation.gpu_bytes.get(gpu, 1)
+        others = (
+            one.replica.memory_fraction or 1.0
+            for one in observation.records
+            if gpu in one.replica.gpus and one.status in LIVE and one not in pair and one.status is not _S.ASLEEP
+        )
+        if held + sum(others) + (candidate.replica.memory_fraction or 1.0) > 1:
+            return False
+    return True
 
 
 def unbearable(route: ModelRoute, pair: Pair, change: Change, around: Around) -> str:

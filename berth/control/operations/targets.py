@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from berth.control.decisions.migrations import rested
 from berth.control.decisions.records import Observation, Record
+from berth.ipc import migration as migrating
 from berth.ipc.migration import Options
 from berth.ipc.revising import Revised
 from berth.ipc.shadow import Counts
@@ -25,6 +26,7 @@ class Around:
     requests_per_s: float = 0.0  # of the model, in the last minute
     longest_s: float = 0.0  # the longest of those requests
     queue_size: int = 256
+    usual: migrating.Counts = field(default_factory=migrating.Counts)  # of the model in the last minutes
     history: History = field(default_factory=History)
     places: Mapping[str, int] = field(default_factory=dict)  # of the replicas' engines in BERTH_MODELS
     unwritable: str = ""  # why no revision can be kept
@@ -67,8 +69,8 @@ def unsuited(route: ModelRoute, options: Options, around: Around) -> str:
         text = f"steps must be percentages that grow, up to 100, such as 1,5,25,100: not {', '.join(map(str, steps))}."
     elif not 0 <= options.shadow <= 1:
         text = f"shadow must be a share from 0 to 1, and is {options.shadow:g}: `--shadow 10%` is 0.1."
-    elif min(options.step_s, options.keep_s, options.hold_s, options.step_requests) < 0:
-        text = "step_s, step_requests, keep_s and hold_s must not be negative."
+    elif min(options.step_s, options.keep_s, options.hold_s, options.trial_s, options.step_requests) < 0:
+        text = "step_s, step_requests, keep_s, hold_s and trial_s must not be negative."
     elif len("".join((*options.set, options.source))) > LONGEST_SET:
         text = f"set and source have more than {LONGEST_SET} characters: change BERTH_MODELS, and restart."
     return text

@@ -33,7 +33,7 @@ function Moving({ one, gates, load }) {
   const { candidate, check, options, other, own, paused, phase, reason, revision, stable, step } = one.migration;
   const move = (kind) => ask('/admin/operations', { method: 'POST', body: { migration: one.id, kind } }).then(load);
   const canary = phase === 'canary';
-  const share = canary ? options.steps[step] : ['promoting', 'settling', 'retiring'].includes(phase) ? 100 : 0;
+  const share = canary ? options.steps[step] : ['trial', 'promoting', 'settling', 'retiring'].includes(phase) ? 100 : 0;
   const slow = ({ slow: count, timed }) => (timed ? `${number(count)} of ${number(timed)}` : '–');
   return html`<section class="pane below" aria-label=${`Migration of ${one.model}`}>
     <h3>${one.model}: ${stable} → ${candidate} <span class="muted">revision ${revision}</span></h3>

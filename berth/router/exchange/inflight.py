@@ -38,13 +38,13 @@ class StopReason(StrEnum):
     GONE = "gone"  # the client closed its connection
     STALLED = "stalled"  # the client sends nothing of its request, or reads nothing of its response
     DRAIN = "drain"  # Berth is shutting down, and the drain timeout is over
-    REPLACED = "replaced"  # the router was reloaded, and the drain timeout is over
+    REPLACED = "replaced"  # the router was reloaded, and the time for what it had then is over
 
 
 # What the client reads of it. What it may do is the same: to send the request again.
 DRAINED: Final = {
     StopReason.DRAIN: "Berth is shutting down.",
-    StopReason.REPLACED: "Berth's router was reloaded, and BERTH_DRAIN_TIMEOUT was over. Send the request again.",
+    StopReason.REPLACED: "Berth's router was reloaded, and the time of earlier requests is over. Send it again.",
 }
 
 

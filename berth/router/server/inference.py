@@ -173,8 +173,8 @@ class Inference:
             asked = max(asked, Priority[key.priority.upper()])
         if HEADER in headers and asked.name.encode() != headers[HEADER].strip().upper():
             request = replace(request, ignored=(*request.ignored, HEADER.decode()))
-        stays = route.name in worker.with_affinity
-        session, begins = (affinity.session(headers, request), prefixes.beginnings(request)) if stays else (b"", ())
+        session = affinity.session(headers, request) if route.name in worker.with_affinity else b""
+        begins = prefixes.beginnings(request) if route.name in worker.hot else ()
         ctx.accept(request, route, session=session, beginnings=begins, key=key, priority=asked)
         return True
 

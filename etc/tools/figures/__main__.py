@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from etc.tools.figures import cost, report
+from etc.tools.figures import cost, forms, instructions, report
 from etc.tools.figures.budget import excesses, measured
 from etc.tools.figures.census import is_within, take
 from etc.tools.figures.helpers import one_use_helpers
@@ -42,8 +42,18 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--helpers", metavar="PATH", help="list the one-use private helpers of a folder or file")
     one.add_argument("--walk", choices=WALKS, metavar="NAME", help="list the functions of a walk in order")
-    one.add_argument("--cost", action="store_true", help="only the CPU time of limits, usage, traces and the journal")
+    one.add_argument(
+        *("--cost",),
+        nargs="*",
+        metavar="FOLDER",
+        help="only the CPU time of limits, usage, traces and the journal; or that of several forms of Berth, each a "
+        "folder: a clone, or its .compiled",
+    )
     one.add_argument("--budget", action="store_true", help="also end with 1 when a figure is over its budget")
+    parser.add_argument("--python", default=sys.executable, help="for --cost FOLDER: which Python runs the forms")
+    parser.add_argument(
+        "--instructions", action="store_true", help="with --cost FOLDER: count them instead, by Valgrind"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, walks step by step")
     return parser.parse_args(words)
 
@@ -53,8 +63,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.helpers:
         print(_helpers(options.helpers))
         return 0
-    if options.cost:
-        print(cost.text(cost.costs(), cost.calls()))
+    if options.cost is not None:
+        print(_cost(options.cost, options.python, by_instructions=options.instructions))
         return 0
     if options.walk:
         print(report.walk(walks_of([WALKS[options.walk][0]])[options.walk]))
@@ -71,6 +81,14 @@ def main(words: Sequence[str] | None = None) -> int:
     problems = excesses(figures) if options.budget else []
     print("".join(f"\nover budget: {problem}" for problem in problems), end="\n" if problems else "")
     return 1 if problems else 0
+
+
+def _cost(folders: Sequence[str], python: str, *, by_instructions: bool) -> str:
+    if not folders:
+        return cost.text(cost.costs(), cost.calls())
+    if by_instructions:
+        return instructions.text(instructions.instructions(folders, python=python))
+    return forms.text(forms.compare(folders, python=python))
 
 
 def _helpers(path: str) -> str:

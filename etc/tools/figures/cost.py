@@ -1,7 +1,11 @@
-"""What keys, limits, usage, traces and the journal cost a request and a token: `make figures FIGURES=--cost`.
+"""What keys, limits, usage, traces and the journal cost a request and a token, and a canary, rules, and a model that is
+loaded on request: `make figures FIGURES=--cost`.
 
-Applications of the router take turns in one process, each with one feature more than the one before: `off` writes no
-journal and knows no keys, with `all` each request has a key with every limit, and a sampled trace. Their engine
+Applications of the router take turns in one process, up to `all` each with one feature more than the one before: `off`
+writes no journal and knows no keys, with `all` each request has a key with every limit, and a sampled trace. The others
+are as `journal`, and control has said that all engines are ready: `ready` has one engine, `rules` also 20 rules of
+BERTH_ROUTES of which none holds, and with `on request` the model is one that may be unloaded; `pair` has two engines,
+of which `canary` gives the second one 25 % of the conversations. Their engine
 responds within the call that sends the request to it: without sockets and a server nothing is waited for, so that
 little else can change what is measured. That is the CPU time of this thread for a short block of requests, at its best
 in many rounds: others on the machine take caches and the rest of a core away, and that only ever adds to it.
@@ -18,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, TypeVar, cast
@@ -26,7 +30,7 @@ from typing import Any, Final, TypeVar, cast
 import uvloop
 from starlette.types import Message
 
-from berth.plan import ApiKey, Keys, Plan, Tracing
+from berth.plan import ApiKey, Keys, Load, Plan, RoutingRule, Tracing
 from berth.plan.keys import digest
 from berth.router.app import App
 from berth.router.forwarding.stream import FlushRounds
@@ -34,6 +38,7 @@ from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.upstream.connection import Connection
 from berth.router.worker import Worker
+from berth.state import Canary, ReplicaState, ReplicaStatus, State
 from etc.tools.figures.engine import WORD, stream_parts, whole_response
 from tests.fakes.router import make_plan, replica
 
@@ -55,13 +60,57 @@ LIMITED: Final = replace(
 )
 TRACEPARENT: Final = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACED: Final = Tracing(endpoint="http://127.0.0.1:9/v1/traces")
-FEATURES: Final[Mapping[str, tuple[Keys, Tracing | None]]] = {  # each with those above it
-    "off": (Keys(), None),
-    "journal": (Keys(), None),
-    "key": (Keys(api_keys=(NAMED,)), None),
-    "limits": (Keys(api_keys=(LIMITED,)), None),
-    "all": (Keys(api_keys=(LIMITED,)), TRACED),
+CANARY: Final = Canary(model="chat", replica="chat-b", share=0.25, salt="1")
+_KINDS: Final = (  # none of them holds
+    RoutingRule(name="", path="/batch", priority="low"),
+    RoutingRule(name="", has=("tools",), engine="chat-a"),
+    RoutingRule(name="", keys=("nightly",), priority="low"),
+    RoutingRule(name="", headers={"user-agent": "claude-cli/*"}, engine="chat-a"),
+    RoutingRule(name="", least_tokens=16000, engine="chat-a"),
+)
+RULES: Final = tuple(replace(_KINDS[number % len(_KINDS)], name=f"rule {number + 1}") for number in range(20))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """Of one application."""
+
+    keys: Keys = field(default_factory=Keys)
+    tracing: Tracing | None = None
+    journal: bool = True
+    engines: int = 0  # of which a state says that they are ready; 0: one, and there is no state
+    canaries: tuple[Canary, ...] = ()
+    rules: tuple[RoutingRule, ...] = ()
+    load: Load = Load.ALWAYS
+
+    def plan(self, run_dir: Path) -> Plan:
+        names = ["chat-a", "chat-b"][: self.engines or 1]
+        plan = make_plan(str(run_dir), [replica(name, "http://127.0.0.1:9") for name in names])
+        models = (replace(plan.models[0], load=self.load),)
+        open_access = not self.keys.api_keys
+        return replace(plan, models=models, tracing=self.tracing, rules=self.rules, open_access=open_access)
+
+    def state(self, plan: Plan) -> State:
+        ready = (ReplicaState(name=one.name, status=ReplicaStatus.READY, since=0.0, reason="") for one in plan.replicas)
+        return State(sequence=1, published_at=time.time(), control_pid=1, replicas=tuple(ready), canaries=self.canaries)
+
+
+FEATURES: Final[Mapping[str, Setup]] = {  # each with those above it
+    "off": Setup(journal=False),
+    "journal": Setup(),
+    "key": Setup(keys=Keys(api_keys=(NAMED,))),
+    "limits": Setup(keys=Keys(api_keys=(LIMITED,))),
+    "all": Setup(keys=Keys(api_keys=(LIMITED,)), tracing=TRACED),
 }
+SETUPS: Final[Mapping[str, Setup]] = {
+    **FEATURES,
+    "ready": Setup(engines=1),
+    "rules": Setup(engines=1, rules=RULES),
+    "on request": Setup(engines=1, load=Load.ON_REQUEST),
+    "pair": Setup(engines=2),
+    "canary": Setup(engines=2, canaries=(CANARY,)),
+}
+COMPARED: Final = (("all", "off"), ("rules", "ready"), ("on request", "ready"), ("canary", "pair"))
 
 
 class PyEmptyAwaitable:
@@ -113,16 +162,20 @@ class AtOnce(FlushRounds):
 class Router:
     """An application, called as a server would."""
 
-    def __init__(self, plan: Plan, keys: Keys, *, journal: bool = True) -> None:
-        Path(plan.paths.run_dir).mkdir()
+    def __init__(self, run_dir: Path, setup: Setup) -> None:
+        run_dir.mkdir()
+        plan = setup.plan(run_dir)
         Scoreboard.create(plan.paths.scoreboard, layout(plan), rows=1)
-        self._worker = worker = Worker(plan, keys)
+        self._worker = worker = Worker(plan, setup.keys)
         self._app = App(worker)
-        if not journal:
+        if not setup.journal:
             worker.journal.put = lambda ctx, _api: worker.journal.running.pop(ctx)  # type: ignore[method-assign,assignment,misc] # no record
-        (upstream,) = worker.upstreams.ready(plan.models[0])
-        self._pool, self._wires = upstream.pool, list[Wire]()
-        self._pool._connect = self._connect  # type: ignore[method-assign] # noqa: SLF001 - it has no sockets
+        if setup.engines:
+            plan.paths.state.write_bytes(setup.state(plan).to_json())
+            worker.upstreams.poll()
+        self._wires = list[Wire]()
+        for upstream in worker.upstreams.ready(plan.models[0]):
+            upstream.pool._connect = self._connect  # type: ignore[method-assign] # noqa: SLF001 - it has no sockets
         worker.proxy._attempts._rounds = AtOnce()  # noqa: SLF001 - as above
         self._headers = [(b"content-type", b"application/json"), (b"host", b"127.0.0.1")]
         self._headers += [(b"x-api-key", KEY.encode()), (b"traceparent", TRACEPARENT)]
@@ -203,24 +256,22 @@ def calls() -> Calls:
 
 
 def text(found: Costs, counted: Calls) -> str:
-    """A table. Its last line is what all features add."""
-    lines = [f"{'':12}{'CPU time, µs':>20}{'calls':>27}", f"{'':12}{'request':>10}{'token':>10}"]
+    """A table. Its last lines are what features add."""
+    lines = [f"{'':20}{'CPU time, µs':>20}{'calls':>27}", f"{'':20}{'request':>10}{'token':>10}"]
     lines[1] += f"{'request':>10}{'stream':>9}{'token':>8}"
     for name in found.request:
-        row = f"{name:12}{found.request[name]:10.1f}{found.token[name]:10.2f}"
+        row = f"{name:20}{found.request[name]:10.1f}{found.token[name]:10.2f}"
         lines.append(f"{row}{counted.request[name]:10}{counted.stream[name]:9}{counted.token[name]:8.1f}")
-    row = f"{'all - off':12}" + "".join(f"{one['all'] - one['off']:+10.2f}" for one in (found.request, found.token))
-    more = [one["all"] - one["off"] for one in (counted.request, counted.stream)]
-    return "\n".join([*lines, f"{row}{more[0]:+10}{more[1]:+9}{counted.token['all'] - counted.token['off']:+8.1f}"])
+    for one, less in COMPARED:
+        row = f"{f'{one} - {less}':20}" + "".join(f"{by[one] - by[less]:+10.2f}" for by in (found.request, found.token))
+        more = [by[one] - by[less] for by in (counted.request, counted.stream)]
+        lines.append(f"{row}{more[0]:+10}{more[1]:+9}{counted.token[one] - counted.token[less]:+8.1f}")
+    return "\n".join(lines)
 
 
 def _with_routers(measure: Callable[[Mapping[str, Router]], Coroutine[Any, Any, T]]) -> T:
     async def run(folder: Path) -> T:
-        routers = {}
-        for name, (keys, tracing) in FEATURES.items():
-            plan = make_plan(str(folder / name), [replica("chat-a", "http://127.0.0.1:9")])
-            plan = replace(plan, tracing=tracing, open_access=not keys.api_keys)
-            routers[name] = Router(plan, keys, journal=name != "off")
+        routers = {name: Router(folder / name, setup) for name, setup in SETUPS.items()}
         try:
             return await measure(routers)
         finally:
@@ -258,7 +309,7 @@ async def _measure(routers: Mapping[str, Router], rounds: int) -> Costs:
 async def _count(routers: Mapping[str, Router]) -> Calls:
     async def of(router: Router, tokens: int) -> int:
         found = []
-        for _ in range(5):
+        for _ in range(9):
             ask = router.asking(tokens)
             with _counting() as count:
                 await ask()

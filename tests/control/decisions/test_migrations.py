@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from berth.control.decisions import migrations, requests
 from berth.control.decisions.migrations import View, advance, effective, held, moved, step, unproven
-from berth.control.decisions.records import Goal, Record
+from berth.control.decisions.records import Goal, Observation, Record
 from berth.ipc.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
 from berth.ipc.operations import Action, Operation, OperationState
 from berth.ipc.shadow import PLACES, Shadow, ShadowOptions, ShadowPhase
-from berth.plan import Launch, ModelRoute, Task
+from berth.plan import Launch, ModelRoute, Restarts, Task
 from berth.state import ReplicaStatus
 from tests.fakes.plans import make_replica
 
@@ -32,6 +32,9 @@ BEGUN = Migration(
 )
 SWAP = replace(BEGUN, how=How.SWAP, phase=P.HOLDING, hold_since=NOW - 1)
 ENOUGH = Counts(attempts=40)
+SLEEPER = replace(SWAP, sleeps=True)
+TRIED = replace(SWAP, phase=P.TRIAL, hold_since=0.0)
+AT_ONCE = replace(OPTIONS, trial_s=0)
 COMPARED = replace(OPTIONS, shadow=0.5)
 
 
@@ -72,7 +75,7 @@ def operation(migration: Migration) -> Operation:
         (replace(BEGUN, phase=P.CHECKING), view(S.READY), P.CHECKING),
         (replace(BEGUN, phase=P.CHECKING), view(S.READY, checked=""), P.CANARY),
         (replace(BEGUN, options=COMPARED, phase=P.CHECKING), view(S.READY, checked=""), P.SHADOWING),
-        (replace(SWAP, options=COMPARED, phase=P.CHECKING), view(S.READY, S.STANDBY, checked=""), P.PROMOTING),
+        (replace(SWAP, options=COMPARED, phase=P.CHECKING), view(S.READY, S.STANDBY, checked=""), P.TRIAL),
         (replace(BEGUN, options=COMPARED, phase=P.SHADOWING, since=NOW), view(S.READY), P.SHADOWING),
         (replace(BEGUN, options=COMPARED, phase=P.SHADOWING), view(S.READY), P.CANARY),  # its time is over
         (replace(ENOUGH_PAIRS, since=NOW), view(S.READY), P.CANARY),
@@ -90,7 +93,14 @@ def operation(migration: Migration) -> Operation:
         (replace(BEGUN, phase=P.DONE), view(S.READY, S.STANDBY), P.DONE),
         (SWAP, view(S.STANDBY, S.DRAINING, starts=0), P.HOLDING),
         (SWAP, view(S.STANDBY, S.STANDBY, starts=0), P.STARTING),
-        (replace(SWAP, phase=P.CHECKING), view(S.READY, S.STANDBY, checked=""), P.PROMOTING),
+        (replace(SWAP, options=AT_ONCE, phase=P.CHECKING), view(S.READY, S.STANDBY, checked=""), P.PROMOTING),
+        (replace(TRIED, own=Counts(attempts=19)), view(S.READY, S.STANDBY), P.TRIAL),
+        (replace(TRIED, own=ENOUGH, since=NOW - 59), view(S.READY, S.STANDBY), P.TRIAL),
+        (replace(TRIED, own=ENOUGH, paused="by me"), view(S.READY, S.STANDBY), P.TRIAL),
+        (replace(TRIED, own=ENOUGH), view(S.READY, S.ASLEEP), P.PROMOTING),
+        (replace(SWAP, sleeps=True), view(S.STANDBY, S.FALLING_ASLEEP, starts=0), P.HOLDING),
+        (replace(SWAP, sleeps=True), view(S.STANDBY, S.ASLEEP, starts=0), P.STARTING),
+        (replace(SWAP, sleeps=True, phase=P.RETIRING), view(S.READY, S.ASLEEP), P.RETIRING),
         (replace(SWAP, phase=P.PROMOTING), view(S.READY, S.STANDBY, written=""), P.SETTLING),
         (replace(SWAP, phase=P.ROLLING_BACK), view(S.DRAINING, S.STANDBY), P.ROLLING_BACK),
         (replace(SWAP, phase=P.ROLLING_BACK), view(S.STANDBY, S.STARTING), P.ROLLING_BACK),
@@ -115,6 +125,8 @@ def test_each_phase_leads_to_the_next(before: Migration, seen: View, phase: Phas
         (replace(BEGUN, phase=P.CANARY, own=Counts(attempts=9, failures=3)), view(S.READY), "failures: 3 of 9"),
         (replace(BEGUN, phase=P.SETTLING, own=Counts(attempts=9, failures=3)), view(S.READY), "failures: 3 of 9"),
         (replace(BEGUN, phase=P.SETTLING), view(S.BACKOFF), "new is backoff: "),
+        (replace(TRIED, own=Counts(attempts=9, failures=3)), view(S.READY, S.STANDBY), "failures: 3 of 9"),
+        (TRIED, view(S.UNHEALTHY, S.ASLEEP), "new is unhealthy: "),
         (replace(SWAP, hold_since=NOW - 31), view(S.STANDBY, S.DRAINING, starts=0), "requests were queued for 31 s"),
         (replace(SWAP, phase=P.PROMOTING), view(S.READY, S.STANDBY, written="full"), "the revision cannot be written"),
     ],
@@ -163,6 +175,7 @@ EACH_MOVE = {
     (P.CANARY, ""): ("by me", P.CANARY, P.PROMOTING, P.ROLLING_BACK),
     (P.CANARY, "by you"): ("by you", P.CANARY, P.PROMOTING, P.ROLLING_BACK),
     (P.CANARY, WAITS): ("by me", P.CANARY, P.PROMOTING, P.ROLLING_BACK),
+    (P.TRIAL, ""): ("by me", P.TRIAL, P.PROMOTING, P.ROLLING_BACK),
     (P.PROMOTING, ""): (None, P.PROMOTING, P.PROMOTING, P.ROLLING_BACK),
     (P.PROMOTING, "disk full"): (None, P.PROMOTING, P.PROMOTING, P.ROLLING_BACK),
     (P.SETTLING, ""): ("by me", P.SETTLING, P.RETIRING, P.ROLLING_BACK),
@@ -210,6 +223,15 @@ def test_operators_move_it(phase: Phase, paused: str) -> None:
         (SWAP, record("new", S.STANDBY), None, None),
         (replace(SWAP, phase=P.STARTING), record("new", S.STANDBY), S.WAITING, None),
         (replace(SWAP, phase=P.ROLLING_BACK), record("old", S.STANDBY), S.WAITING, None),
+        (SLEEPER, record("old", S.READY), S.DRAINING, Goal.ASLEEP),
+        (SLEEPER, record("old", S.DRAINING), None, None),
+        (replace(SLEEPER, phase=P.TRIAL), record("old", S.ASLEEP), None, None),
+        (replace(SLEEPER, phase=P.SETTLING), record("old", S.ASLEEP), None, None),
+        (replace(SLEEPER, phase=P.RETIRING), record("old", S.ASLEEP), S.STOPPING, Goal.STANDBY),
+        (replace(SLEEPER, phase=P.TRIAL), record("old", S.UNLOADED), S.STANDBY, None),
+        (replace(SLEEPER, phase=P.TRIAL), record("old", S.WAITING), S.STANDBY, None),
+        (replace(SLEEPER, phase=P.ROLLING_BACK), record("old", S.UNLOADED), S.WAITING, None),
+        (replace(SLEEPER, phase=P.ROLLING_BACK), record("new", S.ASLEEP), None, None),
     ],
 )
 def test_what_it_does_with_a_replica(
@@ -228,6 +250,7 @@ def test_without_room_one_starts_when_the_other_has_left() -> None:
         return migrations.may_start(new, starting, {"old": old, "new": new})
 
     assert may(record("old", S.STANDBY))
+    assert may(record("old", S.ASLEEP))
     assert not may(record("old", S.DRAINING))
     assert not may(record("old", S.STANDBY, cleaned_up=False))
     assert migrations.may_start(new, operation(BEGUN), {"old": record("old", S.READY), "new": new})
@@ -236,15 +259,22 @@ def test_without_room_one_starts_when_the_other_has_left() -> None:
 
 def test_candidates_get_no_requests_before_they_are_checked() -> None:
     early = [replace(BEGUN, phase=phase) for phase in (P.STARTING, P.CHECKING)]
-    swaps = [replace(SWAP, phase=phase) for phase in (P.STARTING, P.CHECKING, P.PROMOTING)]
+    swaps = [replace(SWAP, options=AT_ONCE, phase=phase) for phase in (P.STARTING, P.CHECKING, P.PROMOTING)]
+    swaps.append(replace(SWAP, phase=P.ROLLING_BACK))
     later = [replace(BEGUN, phase=phase) for phase in (P.CANARY, P.PROMOTING, P.SETTLING, P.ROLLING_BACK)]
+    later += [replace(SWAP, phase=phase) for phase in (P.TRIAL, P.PROMOTING, P.SETTLING)]
 
-    assert [unproven([operation(one)]) for one in (*early, *swaps)] == [{"new"}] * 5
-    assert [unproven([operation(one)]) for one in later] == [frozenset()] * 4
+    assert [unproven([operation(one)]) for one in (*early, *swaps)] == [{"new"}] * 6
+    assert [unproven([operation(one)]) for one in later] == [frozenset()] * 7
 
 
 def test_requests_are_queued_only_without_room() -> None:
     assert held([operation(SWAP)]) == {"old", "new"}
+    tried = advance(replace(SWAP, phase=P.CHECKING), view(S.READY, S.STANDBY, checked=""), NOW)
+    assert (tried.phase, tried.share, held([operation(tried)])) == (P.TRIAL, 1, frozenset())
+    back = migrations.roll_back(tried, "aborted", NOW)
+    assert back.share == 0
+    assert held([operation(back)]) == {"old", "new"}
     assert held([operation(BEGUN), operation(replace(SWAP, phase=P.SETTLING, hold_since=0.0))]) == frozenset()
 
 
@@ -265,6 +295,8 @@ def test_quiet_steps_ask_for_probes() -> None:
     assert not migrations.is_quiet(replace(canary, own=Counts(attempts=20)), NOW)
     assert not migrations.is_quiet(replace(canary, paused="by me"), NOW)
     assert not migrations.is_quiet(BEGUN, NOW)
+    assert migrations.is_quiet(TRIED, NOW)
+    assert not migrations.is_quiet(replace(TRIED, since=NOW - 59), NOW)
 
 
 def test_its_end_is_that_of_the_operation() -> None:
@@ -301,7 +333,7 @@ def itself(status: ReplicaStatus, starts: int = 0, since: float = 0.0, **fields:
         (DRESSED, itself(S.STARTING, 1), P.STARTING),
         (DRESSED, itself(S.READY, 1), P.CHECKING),
         (DRESSED, itself(S.BACKOFF, 1), P.ROLLING_BACK),
-        (replace(DRESSED, phase=P.CHECKING), itself(S.READY, 1, checked=""), P.PROMOTING),
+        (replace(DRESSED, phase=P.CHECKING), itself(S.READY, 1, checked=""), P.TRIAL),
         (replace(DRESSED, phase=P.PROMOTING), itself(S.READY, 1, written=""), P.SETTLING),
         (replace(DRESSED, phase=P.SETTLING, hold_since=0.0), itself(S.READY, 1), P.RETIRING),
         (replace(DRESSED, phase=P.RETIRING, hold_since=0.0), itself(S.READY, 1), P.DONE),
@@ -372,7 +404,24 @@ def test_a_warm_standby_that_was_not_woken_sleeps_on() -> None:
     assert not migrations.wakes(None, "new")
 
 
-STATUSES = [S.STANDBY, S.WAITING, S.STARTING, S.READY, S.BACKOFF, S.FAILED, S.DRAINING, S.STOPPING]
+SEEN = Observation(records=(), processes={}, failures={}, routes=(), restarts=Restarts(failures=3))
+
+
+def test_a_replica_that_sleeps_for_the_migration_wakes_when_the_other_one_has_left() -> None:
+    old = record("old", S.ASLEEP, goal=Goal.ASLEEP)
+
+    def wakes(phase: Phase, candidate: ReplicaStatus) -> str | None:
+        found = operation(replace(SLEEPER, phase=phase))
+        return requests.wakes(old, replace(SEEN, records=(old, record("new", candidate)), operations=(found,)))
+
+    assert wakes(P.ROLLING_BACK, S.STANDBY) == ""
+    assert wakes(P.ROLLING_BACK, S.DRAINING) is None
+    assert wakes(P.TRIAL, S.READY) is None
+    assert wakes(P.RETIRING, S.READY) is None
+    assert migrations.wakes(operation(replace(SLEEPER, phase=P.ROLLING_BACK)), "old")
+
+
+STATUSES = [S.STANDBY, S.ASLEEP, S.WAITING, S.STARTING, S.READY, S.BACKOFF, S.FAILED, S.DRAINING, S.STOPPING]
 
 
 @settings(max_examples=150, deadline=None)
@@ -380,12 +429,13 @@ STATUSES = [S.STANDBY, S.WAITING, S.STARTING, S.READY, S.BACKOFF, S.FAILED, S.DR
     how=st.sampled_from([How.BOTH, How.SWAP]),
     seen=st.lists(st.tuples(*[st.sampled_from(STATUSES)] * 2, st.sampled_from(["", "bad", None])), max_size=25),
     aborts=st.integers(min_value=0, max_value=30),
+    sleeps=st.booleans(),
 )
 def test_whatever_happens_it_ends_with_one_of_the_two_in_front(
-    how: How, seen: list[tuple[ReplicaStatus, ReplicaStatus, str | None]], aborts: int
+    how: How, seen: list[tuple[ReplicaStatus, ReplicaStatus, str | None]], aborts: int, sleeps: bool
 ) -> None:
     """It never wants both to rest, and once the replicas do what it wants, it ends."""
-    migration, now = replace(BEGUN if how is How.BOTH else SWAP, how=how), NOW
+    migration, now = {How.BOTH: BEGUN, How.SWAP: replace(SWAP, sleeps=sleeps)}[how], NOW
     for number, (candidate, stable, result) in enumerate(seen):
         if number == aborts:
             migration = moved(migration, Move(migration="1", kind=MoveKind.ABORT), "me", now) or migration

@@ -130,3 +130,24 @@ def test_slow_is_a_late_first_token_or_slow_ones(changed: dict[str, float], slow
 
 def test_the_recent_load_is_that_of_the_last_minute(evidence: Evidence) -> None:
     assert evidence.recent("chat", 1000.0) == (0.0, 0.0)
+
+
+class Finished:
+    """A journal with these requests."""
+
+    def __init__(self, *records: Record) -> None:
+        self._records = list(records)
+
+    def finished(self) -> list[Record]:
+        return self._records
+
+    def close(self) -> None: ...
+
+
+def test_what_is_usual_is_how_many_of_the_last_answers_were_slow(evidence: Evidence) -> None:
+    slow, old = replace(RECORD, duration_s=5.0), replace(RECORD, start=RECORD.start - 900)
+    others = replace(RECORD, model="other"), replace(slow, status=500), replace(slow, attempts=2)
+    evidence.close()
+    evidence._reader = Finished(RECORD, slow, slow, old, *others)  # type: ignore[assignment] # as much of it as is read
+
+    assert evidence.usual(RECORD.model, Options(), RECORD.start + 300) == Counts(timed=3, slow=2)

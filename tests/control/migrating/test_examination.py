@@ -54,6 +54,18 @@ async def test_other_tasks_are_asked_once() -> None:
     assert found == Finding(summary="its answer is sane")
 
 
+@pytest.mark.parametrize("task", [Task.GENERATE, Task.EMBED])
+async def test_its_own_probes_are_of_what_the_model_does(task: Task) -> None:
+    async def probe(*faults: str) -> str:
+        with running("vllm", *faults, names=("chat",), task=task) as server:
+            async with Prober() as prober:
+                examination = Examination(prober, Canary(prober, 30), 30)
+                return await examination.probe(replica(server.port, "vllm", task), 5)
+
+    assert await probe() == ""
+    assert await probe("status=500")
+
+
 async def test_a_candidate_that_fails_gets_none() -> None:
     with running("vllm", "status=500", names=("chat",)) as server:
         assert "returned 500" in (await check(replica(server.port, "vllm"))).error

@@ -79,16 +79,27 @@ def run(*arguments: str) -> object:
 
 def test_a_migration_is_requested_as_it_is_typed(control: Control) -> None:
     typed = ("--steps", "10%,100", "--step-time", "7", "--step-requests", "9", "--keep", "5", "--hold", "4")
-    more = ("--first-token", "2", "--token", "0.1", "--shadow", "10%")
+    more = ("--trial", "3", "--first-token", "2", "--token", "0.1", "--shadow", "10%")
     assert run("migrate", "chat", "--to", "sglang", "--how", "swap", *typed, *more) == 0
 
     change = control.requests[0].change
     assert change is not None
     assert (change.action, change.model) == (Action.MIGRATE, "chat")
     assert change.migrate == Options(
-        to="sglang", how=How.SWAP, steps=(10, 100), step_s=7, step_requests=9, keep_s=5, hold_s=4,
+        to="sglang", how=How.SWAP, steps=(10, 100), step_s=7, step_requests=9, keep_s=5, hold_s=4, trial_s=3,
         first_token_s=2, token_s=0.1, shadow=0.1,
     )  # fmt: skip
+
+
+def test_a_check_says_that_the_engine_before_sleeps(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
+    swap = replace(MIGRATION, how=How.SWAP, sleeps=True)
+    for trial_s, tried in ((60.0, True), (0.0, False)):
+        options = replace(swap.options, trial_s=trial_s)
+        control.reply = Reply(operation=replace(RUNNING, migration=replace(swap, options=options)))
+        assert run("migrate", "chat", "--to", "sglang", "--check") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[-1] == f"  before    {swap.stable}: asleep for 900 s after that, until it is stopped"
+        assert any(line.startswith("  trial") for line in lines) is tried
 
 
 def test_a_migration_shows_what_was_compared_before_its_canary(
@@ -114,7 +125,7 @@ def test_a_rollback_is_quick(control: Control) -> None:
     change = control.requests[0].change
     assert change is not None
     assert change.action is Action.MIGRATE
-    assert change.migrate == Options(to="", revision=3, steps=(100.0,), step_s=0, step_requests=0)
+    assert change.migrate == Options(to="", revision=3, steps=(100.0,), step_s=0, trial_s=0, step_requests=0)
 
 
 def test_waiting_ends_when_it_is_promoted(control: Control, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +220,8 @@ def test_a_check_of_changes_says_where_they_run(control: Control, capsys: pytest
         assert where in lines[0]
         assert lines[1] == "  changes   context=1024"
         assert lines[2].startswith("  canary    none: ")
-        assert lines[4] == "  before    chat-sglang: gates are on for 900 s; a rollback starts it again as it was"
+        assert lines[3] == "  trial     60 s with all requests, 100 at least, before it is promoted"
+        assert lines[5] == "  before    chat-sglang: gates are on for 900 s; a rollback starts it again as it was"
     assert run("migration", "7") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:3] == [

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from berth.control.decisions.records import Goal, Observation, Record
+from berth.control.decisions import gates
+from berth.control.decisions.records import Goal, GpuMemory, Observation, Record
 from berth.control.operations.event_ring import EventRing
 from berth.control.operations.planning import migration, wanted
 from berth.control.operations.store import Operations
 from berth.control.operations.targets import Around
-from berth.ipc.migration import How, Migration, Move, MoveKind, Options, Phase
+from berth.engines.registry import sleep
+from berth.ipc.migration import Counts, How, Migration, Move, MoveKind, Options, Phase
 from berth.ipc.operations import HISTORY, Action, Change, Denial, DenialCode
 from berth.ipc.revising import Revised, Wanted
 from berth.plan import (
@@ -363,6 +365,55 @@ def test_a_warm_standby_is_woken_in_place_of_the_engine_that_serves() -> None:
     denied = planned(seen(OLD, requested, route=asleep.routes[0]))
     assert isinstance(denied, Denial)
     assert "chat-sglang is asleep. Try again" in denied.message
+
+
+SLEEP = sleep(EngineName.VLLM, None)
+SLEEPER = replace(CROWDED.records[0], replica=replace(CROWDED.records[0].replica, sleep=SLEEP))
+
+
+@pytest.mark.parametrize(
+    ("old", "changed", "sleeps"),
+    [
+        (SLEEPER, {}, True),
+        (CROWDED.records[0], {}, False),  # it was started without that
+        (replace(SLEEPER, cannot_sleep="it did not fall asleep"), {}, False),
+        (replace(SLEEPER, gpu=GpuMemory(residue={0: 5 * GIB})), {"gpu_bytes": {0: 12 * GIB}}, False),  # 42 % and 60 %
+        (SLEEPER, {"gpu_bytes": {}}, False),  # the size of the GPU is not known
+        (SLEEPER, {"routes": (replace(ROUTE, room={0: 600}),)}, False),
+    ],
+)
+def test_the_engine_before_sleeps_where_it_can_and_has_room(
+    old: Record, changed: dict[str, Any], sleeps: bool
+) -> None:  # fmt: skip
+    observation = replace(seen(old, CROWDED.records[1]), **{"gpu_bytes": {0: 80 * GIB}, **changed})
+    made = planned(observation)
+
+    assert isinstance(made, Migration)
+    assert (made.how, made.sleeps) == (How.SWAP, sleeps)
+    both = planned(replace(ROOMY, gpu_bytes={0: 80 * GIB}))
+    assert isinstance(both, Migration)
+    assert not both.sleeps
+
+
+def test_what_was_usual_counts_where_the_two_do_not_run_at_the_same_time() -> None:
+    around = replace(AROUND, usual=Counts(timed=200, slow=100))
+    swap, both = planned(CROWDED, around), planned(ROOMY, around)
+
+    assert isinstance(swap, Migration)
+    assert isinstance(both, Migration)
+    assert (swap.other, both.other) == (around.usual, Counts())
+    tried = Counts(attempts=60, timed=60, slow=30)
+    assert not gates.failed(tried, swap.other)
+    assert gates.failed(tried, both.other).startswith("slow answers: 30 of 60")
+
+
+@pytest.mark.parametrize(("free", "sleeps"), [(9 * GIB, True), (7 * GIB, False)])
+def test_on_the_cpu_it_sleeps_where_the_memory_is_enough_for_both(free: int, sleeps: bool) -> None:
+    old = replace(OLD, replica=replace(OLD.replica, sleep=SLEEP))
+    made = planned(seen(old, RAM), replace(AROUND, ram_free_bytes=free), how=How.SWAP)
+
+    assert isinstance(made, Migration)
+    assert made.sleeps is sleeps
 
 
 # as operations

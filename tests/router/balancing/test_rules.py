@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from berth.apis.base import Immediate
 from berth.boot.config.routes import parse_routes
@@ -51,7 +52,7 @@ def calls(work: Callable[[], object]) -> list[str]:
     entered: list[str] = []
 
     def note(frame: Any, event: str, _: Any) -> None:
-        if event == "call" and "/berth/" in frame.f_code.co_filename:
+        if event == "call" and "/berth/" in frame.f_code.co_filename and frame.f_code.co_name[0] != "<":
             entered.append(frame.f_code.co_name)
 
     sys.setprofile(note)
@@ -68,7 +69,9 @@ TWENTY = [
     ("alias: a{n}, model: chat", []),
     ("has: tools, not: [image, stream]", ["parameters", "parts_of"]),
     ("prompt_tokens: '>={n}000'", ["prompt_tokens", "parts_of"]),
-    ("path: /p{n}, header: {{x: y}}, has: tools, prompt_tokens: '>=9'", []),
+    ("has: tools", ["parameters"]),
+    ("header: {{x: 'y{n}'}}", []),
+    ("path: /p{n}, header: {{x: y}}, has: tools, prompt_tokens: '>=9'", ["parameters"]),
 ]
 
 
@@ -78,11 +81,30 @@ def test_twenty_rules_cost_no_more_calls_than_one(conditions: str, more: list[st
     text = ", ".join(f"{{{conditions.format(n=number)}, priority: low, name: r{number}}}" for number in range(1, 21))
     _, rules = rules_of(f"[{text}]")
     asked: Any = Asked()
+    rules.decide(asked, CHAT, OPEN)  # finds out what is possible
 
     entered = calls(lambda: rules.decide(asked, CHAT, OPEN))
 
-    assert entered == ["decide", "match", *more, "resolve"]
+    assert sorted(entered) == sorted(["decide", "match", "possible", *more, "resolve"])
     assert asked.rule is None
+
+
+def test_what_is_possible_is_found_out_once() -> None:
+    """And not for each model or key that a client may think of."""
+    text = "[{path: /p, priority: low}, {key: k, priority: low}, {alias: a, model: chat}, {has: tools, priority: low}]"
+    _, rules = rules_of(text)
+    asked: Any = Asked()
+
+    found = [
+        rules.possible(rules.all, asked, structs.replace(CHAT, model=f"m{n}"), replace(OPEN, name=f"k{n}"))
+        for n in range(9)
+    ]
+    tools = rules.possible(rules.all, asked, structs.replace(CHAT, body={**CHAT.body, "tools": [{}]}), OPEN)
+    named = rules.possible(rules.all, asked, structs.replace(CHAT, model="a"), replace(OPEN, name="k"))
+
+    assert found == [()] * 9
+    assert [[one.rule.name for one in some] for some in (tools, named)] == [["4"], ["2", "3"]]
+    assert len(rules._possible) == 3
 
 
 @pytest.mark.interpreted
@@ -93,7 +115,7 @@ def test_a_rule_that_matches_costs_no_more_after_the_first_time() -> None:
 
     entered = calls(lambda: rules.decide(asked, CHAT, OPEN))
 
-    assert entered == ["decide", "match", "model_of", "resolve", "resolve"]
+    assert entered == ["decide", "match", "possible", "model_of", "resolve", "resolve"]
     assert rules.decide(asked, CHAT, OPEN) is first
     assert (first.engine, first.only, first.replicas) == ("sglang", True, ("chat-b",))
 
