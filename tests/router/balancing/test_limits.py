@@ -18,6 +18,7 @@ from berth.apis.anthropic.endpoints import AnthropicMessages
 from berth.apis.base import ApiFormat
 from berth.apis.ollama.chat import OllamaChat
 from berth.apis.openai.chat import OpenaiChat
+from berth.build_form import COMPILED
 from berth.canonical import InferenceRequest, Operation, Usage
 from berth.errors import BudgetError, RateLimitError
 from berth.ipc.journal import LIMITED as LIMITED_FLAG
@@ -85,9 +86,10 @@ def key(**fields: Any) -> ApiKey:
     return ApiKey(**{"name": "alice", "slot": 1, **fields})
 
 
-MOST_CALLS = {"none": 8, "all": 17}  # functions of Berth, for a request from its beginning to its end
+MOST_CALLS = {"none": 5, "all": 13}  # functions of Berth, for a request from its beginning to its end
 
 
+@pytest.mark.skipif(COMPILED, reason="compiled functions are called without the interpreter")
 @pytest.mark.parametrize("limits", MOST_CALLS)
 async def test_a_request_far_from_its_limits_costs_few_calls(setup: Setup, limits: str) -> None:
     many = {"requests_per_minute": 10**9, "tokens_per_minute": 10**9, "concurrency": 9, "tokens_per_day": 10**9}
