@@ -29,6 +29,7 @@ from tests.fakes.ports import free_port
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "E2E_APPLIANCE"  # in the environment of everything that an appliance starts
 POLL_S = 0.05
+PATIENCE_S = 100.0  # of clients, whose answers take as long as the machine is busy
 STOP_S = 15.0  # from SIGTERM to the end of everything
 
 
@@ -61,7 +62,7 @@ class Appliance:
         cert = variables.get("BERTH_TLS_CERT")
         self.url = f"{'https' if cert else 'http'}://127.0.0.1:{self.environ['BERTH_PORT']}"
         verify = ssl.create_default_context(cafile=cert) if cert else NO_AUTHORITIES
-        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=verify)
+        self.http = httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False, verify=verify)
         self.command = [sys.executable, "-m", "berth", "boot"]  # changed before the start: to run it elsewhere
         self.process: subprocess.Popen[bytes] | None = None
         self._output = self.folder / "output"

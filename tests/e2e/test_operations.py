@@ -16,7 +16,7 @@ import pytest
 
 from berth.cli.main import COMMANDS, parser
 from berth.errors import BerthError
-from tests.e2e.appliance import Appliance, end, joined, sim_models
+from tests.e2e.appliance import PATIENCE_S, Appliance, end, joined, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 KEY = "key-of-the-operator"
@@ -41,9 +41,7 @@ def shared(adapters: Path) -> Iterator[Appliance]:
 @pytest.fixture
 def berth(shared: Appliance) -> Appliance:
     """Whatever was asked of the model before: it is loaded."""
-    code, text = run(shared, "load", "m", "--wait", "60")
-    assert code == 0, text
-    return shared
+    return shared.wait(lambda: run(shared, "load", "m", "--wait", "60")[0] == 0)  # denied while another change ends
 
 
 def run(berth: Appliance, *arguments: str) -> tuple[int, str]:
@@ -75,12 +73,12 @@ class Stream:
     def _lines_of(self, berth: Appliance, tokens: int) -> None:
         hello = [{"role": "user", "content": "x"}]
         body = {"model": "m", "messages": hello, "stream": True, "max_tokens": tokens}
-        with berth.http.stream("POST", "/v1/chat/completions", json=body, timeout=60) as response:
+        with berth.http.stream("POST", "/v1/chat/completions", json=body) as response:
             self.lines.extend(line for line in response.iter_lines() if line)
 
     def finished(self) -> list[str]:
         self._readers.shutdown(wait=False)
-        self._read.result(60)
+        self._read.result(PATIENCE_S)
         return self.lines
 
 
@@ -102,10 +100,10 @@ def test_running_stream_is_finished_first(berth: Appliance, action: str, ends: s
             berth.wait(lambda: status(berth) == "draining")
             other = others.submit(berth.chat, "m", max_tokens=1)
             if action != "restart":
-                assert other.result(30).status_code == 503
+                assert other.result(PATIENCE_S).status_code == 503
         finally:
             engine.resume()
-        assert other.result(60).status_code == (200 if action == "restart" else 503)
+        assert other.result(PATIENCE_S).status_code == (200 if action == "restart" else 503)
 
     assert stream.finished()[-1] == "data: [DONE]"
     assert not any('"error"' in line for line in stream.lines)
@@ -129,7 +127,7 @@ def test_restart_loses_no_request_of_a_model_with_one_engine(berth: Appliance) -
         assert run(berth, "restart", "m", "--wait", "60")[0] == 0
         restarts += 1
     ends.set()
-    joined(threads, 30)
+    joined(threads, PATIENCE_S)
     assert berth.replicas()["m-sim"]["restarts"] == before + restarts
     assert set(codes) == {200}
 
@@ -220,8 +218,8 @@ def test_operation_survives_control_and_can_be_cancelled(slow: Appliance) -> Non
     before = berth.state().control_pid
     end(psutil.Process(before))
 
-    assert f"{number} unload m  running" in run(berth, "operations", number)[1]
-    berth.wait(lambda: berth.state().control_pid != before)
+    berth.wait(lambda: f"{number} unload m  running" in run(berth, "operations", number)[1])
+    assert berth.state().control_pid != before
     berth.wait(lambda: berth.state().replicas[0].status == "draining")  # its first state says what it does not know yet
     assert run(berth, "cancel", number)[0] == 0
     berth.wait(lambda: status(berth) == "ready")
@@ -271,7 +269,7 @@ def test_first_request_loads_a_model_and_idle_time_unloads_it() -> None:
         threads = [threading.Thread(target=lambda: answers.append(berth.chat("m").status_code)) for _ in range(5)]
         for thread in threads:
             thread.start()
-        joined(threads, 60)
+        joined(threads, PATIENCE_S)
         assert answers == [200] * 5
         berth.wait(lambda: "load m  done" in run(berth, "operations")[1])
 
