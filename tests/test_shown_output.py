@@ -76,8 +76,8 @@ def forms(text: str) -> list[str]:
     """The lines without their numbers, and what depends on them."""
     lines = []
     for line in text.splitlines():
-        line = re.sub(r"chat-sim(-2)?\b", "NAME", re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]+ UTC", "DATE", line))
-        form = NUMBER.sub("#", line).replace("not measurable", "# ms").replace("rules", "rule").replace("rose", "fell")
+        named = re.sub(r"chat-sim(-2)?\b", "NAME", re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]+ UTC", "DATE", line))
+        form = NUMBER.sub("#", named).replace("not measurable", "# ms").replace("rules", "rule").replace("rose", "fell")
         form = re.sub(r" \(<= #\)|same #|(?<=#) windows?\b|;? # more.*", "", form)
         form = re.sub(r"\b(FASTER|SLOWER|TIE|UNDECIDED)\b", "OUTCOME", form)
         lines.append(" ".join(form.split()))
