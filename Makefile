@@ -6,8 +6,8 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q
 UNIT := -m "not slow and not engine and not image"
 # More workers than the two cores of a CI machine, since whole appliances mostly wait. A file stays on one worker, since
-# its tests may share a process that is slow to start; and the files keep their order: the long ones in tests/e2e must
-# not come last.
+# its tests may share a process that is slow to start; and the files keep the order of tests/conftest.py: the longest
+# come first.
 WORKERS := -n 5 --dist loadfile --no-loadscope-reorder
 SCRIPTS := $(wildcard *.sh etc/*/*.sh etc/tools/*/*.sh tests/*/*/*.sh) .ci/run
 

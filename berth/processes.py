@@ -40,7 +40,10 @@ class ProcessRecord:
 
     @classmethod
     def current(cls) -> "ProcessRecord":
-        pid = os.getpid()
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessRecord":
         return cls(pid=pid, start_ticks=start_ticks(pid) or 0, epoch=_epoch())
 
     def to_json(self) -> bytes:
@@ -87,6 +90,13 @@ def supervisor_record(paths: RunPaths) -> Path:
 def replica_record(paths: RunPaths, replica: str) -> Path:
     """The record of a replica's session leader, written by `berth exec`."""
     return paths.leaders / f"{replica}.json"
+
+
+def forked_record(paths: RunPaths, replica: str) -> Path:
+    """The record of an engine that was forked from a preloaded one: `berth exec` stays the session leader in front of
+    it, and the engine leads a session of its own.
+    """
+    return paths.leaders / f"{replica}+forked.json"  # no replica has such a name
 
 
 def channel(paths: RunPaths, program: str) -> Path:
@@ -141,10 +151,10 @@ def start_ticks(pid: int) -> int | None:
 
 
 def leftovers(paths: RunPaths, replica: str) -> list[int]:
-    """The live processes of a replica: those in its session and those with its marker."""
-    record = read_record(replica_record(paths, replica))
+    """The live processes of a replica: those in its sessions and those with its marker."""
+    records = map(read_record, (replica_record(paths, replica), forked_record(paths, replica)))
     marker = _marker(REPLICA_MARKER, f"{paths.run_dir}:{replica}")
-    return _find([record], lambda variable: variable == marker)
+    return _find(records, lambda variable: variable == marker)
 
 
 def appliance_leftovers(paths: RunPaths) -> list[int]:

@@ -1,10 +1,14 @@
 """Fixtures for all tests."""
 
+import gc
+import os
 import signal
 import sys
 import tempfile
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -20,8 +24,11 @@ settings.register_profile("berth", deadline=None)
 settings.load_profile("berth")
 
 
-VLLM_FILES = tuple(f"tests/e2e/test_{name}" for name in ("vllm", "continuation", "warm"))
-CLIENTS = ("tests/accounts/", "tests/chaos/", "tests/e2e/", "tests/fuzz/")
+VLLM_FILES = tuple(f"tests/e2e/test_{name}" for name in ("vllm", "continuation"))
+# Their tests start programs, and watch them from outside.
+PROGRAMS = ("tests/accounts/", "tests/chaos/", "tests/e2e/", "tests/fuzz/")
+LONGEST_FIRST = (VLLM_FILES, PROGRAMS)  # with several workers the last file should be short
+MEASURED = "COVERAGE_PROCESS_CONFIG"  # with it in their environment, processes are measured
 SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml
 
 
@@ -29,28 +36,67 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if COMPILED and item.get_closest_marker("interpreted"):
             item.add_marker(pytest.mark.skip(reason="counts calls of Python functions"))
-        if is_hypothesis_test(getattr(item, "function", None)) or item.nodeid.startswith(CLIENTS):
+        if is_hypothesis_test(getattr(item, "function", None)) or item.nodeid.startswith(PROGRAMS):
             item.add_marker("unmeasured")
         if (item.get_closest_marker("slow") or item.get_closest_marker("engine")) and not item.get_closest_marker(
             "timeout"
         ):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+    items.sort(key=lambda item: [not item.nodeid.startswith(paths) for paths in LONGEST_FIRST])
+
+
+@contextmanager
+def unmeasured() -> Iterator[None]:
+    """Coverage sees nothing of what this process does meanwhile, nor of the programs that it starts."""
+    traced, in_threads, config = sys.gettrace(), threading.gettrace(), os.environ.pop(MEASURED, None)
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(traced)
+        threading.settrace(in_threads)
+        if config is not None:
+            os.environ[MEASURED] = config
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """All workers import the same, so that one that is measured is enough: it takes twice as long. There is no garbage
+    in what is collected: to look for it, now or later, takes as long as there are tests.
+    """
+    gc.disable()
+    try:
+        if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+            return (yield)
+        with unmeasured():
+            return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """An appliance of a fixture is measured, unless its engine is a real one: Berth does the same for it as for others,
+    and these tests take longest.
+    """
+    if not item.get_closest_marker("engine"):
+        return (yield)
+    with unmeasured():
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Coverage makes a test half as fast. It leaves out property tests, since luck decides which lines only they reach,
-    and the clients of whole programs, which are measured in processes of their own. pytest-cov's `no_cover` does not
-    suffice: a worker, which is a subprocess too, has two tracers.
+    """Coverage makes a test half as fast, and takes 8 s of CPU of each appliance. It leaves out property tests, since
+    luck decides which lines only they reach, and what tests of whole programs do and start themselves: clients, and
+    further appliances. pytest-cov's `no_cover` does not suffice: a worker, which is a subprocess too, has two tracers.
     """
     if not item.get_closest_marker("unmeasured"):
         return (yield)
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
+    with unmeasured():
         return (yield)
-    finally:
-        sys.settrace(tracer)
 
 
 class Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist ships no types

@@ -4,6 +4,7 @@ First it downloads the files that the engine will read: the engine has neither t
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -18,12 +19,14 @@ from urllib.parse import urlsplit
 from berth import processes
 from berth.boot.checkpoints.cache import cached_snapshot, delete_listing, hub_cache, set_library_cache
 from berth.boot.checkpoints.files import READERS, hub_models
+from berth.boot.preload import server
+from berth.boot.preload.client import run_preloaded, say
 from berth.engines.environment import HUB_TOKENS
 from berth.errors import MachineError, PortInUseError
 from berth.host.disk import writing
 from berth.host.net import bind_error
 from berth.ipc import reserved_file
-from berth.plan import Keys, Launch, Plan, Ranks, Replica, read_keys, read_plan
+from berth.plan import Keys, Launch, Plan, Preload, Ranks, Replica, read_keys, read_plan
 
 EXIT_NOT_STARTABLE = 127  # the engine's program cannot be executed: as in a shell
 OWN_PREFIXES = ("BERTH_", "SUPERVISOR_", "OTEL_")  # variables that engines do not need
@@ -41,6 +44,8 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
     73 a file cannot be written, 78 the model cannot be downloaded, 127 the program cannot be executed.
     """
     plan, keys = read_plan(run_dir), read_keys(run_dir)
+    if (preload := next((one for one in plan.preloads if one.name == name), None)) is not None:
+        exec_preload(plan, keys, preload)
     launches = {replica.name: (replica, replica.launch) for replica in plan.replicas if replica.launch is not None}
     launches |= {one.attendant_name: (one, one.attendant) for one in plan.replicas if one.attendant is not None}
     if name not in launches:
@@ -58,6 +63,8 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
     marker = f"{plan.paths.run_dir}:{replica.name}"
     own = {name: value for name, value in keys.otel.items() if launch.takes_otel and OTEL_OF_ENGINES.fullmatch(name)}
     env = environment(os.environ, launch, marker, key=key, own=own | keys.engine_env.get(replica.name, {}))
+    if name == replica.name:
+        fork_engine(plan, replica, launch, env)
     try:
         os.execvpe(launch.argv[0], launch.argv, env)  # noqa: S606 - no shell is wanted
     except OSError as error:
@@ -65,6 +72,40 @@ def exec_replica(run_dir: str, name: str) -> NoReturn:
             f"berth exec: {launch.argv[0]!r} cannot be executed: {error.strerror}. Is {replica.engine} installed?\n"
         )
         sys.exit(EXIT_NOT_STARTABLE)
+
+
+def fork_engine(plan: Plan, replica: Replica, launch: Launch, env: Mapping[str, str]) -> None:
+    """Ends as the engine ends, if it can be forked from one that is imported. Otherwise it says why not."""
+    for preload in (one for one in plan.preloads if replica.name in one.replicas):
+        reason = run_preloaded(plan.paths, replica, preload.name, launch.argv, preload.adds | dict(env))
+        say(f"started without the preloaded {replica.engine}: {reason}")
+
+
+def exec_preload(plan: Plan, keys: Keys, preload: Preload) -> NoReturn:
+    """Becomes the process that imports an engine, in the engine's interpreter."""
+    like = plan.replica(preload.like)
+    if like.launch is None:
+        raise MachineError(f"{preload.name}: {like.name!r} is attached: nothing of it can be imported here")
+    processes.follow_supervisor(plan.paths)
+    open_session()
+    raise_oom_score()
+    script = like.launch.argv[0]
+    config = {
+        "socket": str(plan.paths.preload_socket(preload.name)),
+        "state": str(plan.paths.preload_state(preload.name)),
+        "script": script,
+        "modules": preload.modules,
+        "differing": preload.differing,
+        "replaced": preload.replaced,
+    }
+    marker = f"{plan.paths.run_dir}:{preload.name}"
+    env = preload.adds | environment(os.environ, like.launch, marker, own=keys.engine_env.get(like.name))
+    python = str(Path(script).with_name("python"))
+    try:
+        os.execve(python, [python, str(Path(server.__file__)), json.dumps(config)], env)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        say(f"nothing is preloaded: {python!r} cannot be executed: {error.strerror}")
+        sys.exit(0)  # supervisord must not try it again
 
 
 def prepare_engine(plan: Plan, replica: Replica, launch: Launch, keys: Keys) -> None:

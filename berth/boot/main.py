@@ -133,7 +133,7 @@ def remove_leftovers(paths: RunPaths) -> None:
     """The files of a previous run."""
     stale = [paths.state, paths.scoreboard, paths.key_counters, paths.usage_notes, paths.heartbeats]
     stale += [paths.shadow_counts, paths.supervisord_pid]
-    stale += Path(paths.run_dir).glob("*.sock")
+    stale += [*Path(paths.run_dir).glob("*.sock"), *Path(paths.run_dir).glob("*.preload.json")]
     for path in (*stale, *paths.leaders.glob("*.json")):
         path.unlink(missing_ok=True)
 
@@ -183,6 +183,8 @@ def reserve_space(plan: Plan) -> None:
         for replica in plan.replicas:
             if replica.launch is not None:
                 reserved_file.reserve(processes.replica_record(plan.paths, replica.name), RECORD_BYTES)
+        for name in (name for preload in plan.preloads for name in preload.replicas):
+            reserved_file.reserve(processes.forked_record(plan.paths, name), RECORD_BYTES)
 
 
 def announce(plan: Plan) -> None:

@@ -14,12 +14,14 @@ import shlex
 
 from berth.errors import ConfigError, Problem
 from berth.ipc.bench import PROGRAM
-from berth.plan import Plan, Replica
+from berth.plan import Plan, Preload, Replica
 from berth.processes import channel
 
 GROUP = "engine"  # the supervisor's name of a replica is "engine:<replica>"
-CONTROL_PRIORITY, ENGINE_PRIORITY, ROUTER_PRIORITY, BENCH_PRIORITY = 100, 200, 300, 400
+CONTROL_PRIORITY, PRELOAD_PRIORITY, ENGINE_PRIORITY, ROUTER_PRIORITY, BENCH_PRIORITY = 100, 150, 200, 300, 400
 SHUTDOWN_S = 15  # SIGTERM to exit of the whole appliance, with the default drain timeout
+PRELOAD_RETRIES = 3
+PRELOAD_STOP_S = 1  # it holds nothing
 TRACER_STOP_S = 2  # for the last spans
 CONTROL_STOP_S = 2  # it terminates leftover processes of the engines
 ENGINE_STOP_LEAST_S = 2  # then SIGKILL: by then the router has drained, and no request is in flight
@@ -61,6 +63,8 @@ def render(plan: Plan, *, python: str) -> str:
         if replica.attendant is not None:  # control starts it with the engine, and ends it after that one
             command = _command(plan, python, "exec", replica.attendant_name)
             sections[f"program:{replica.attendant_name}"] = engine_section(plan, replica, python) | {"command": command}
+    for preload in plan.preloads:
+        sections[f"program:{preload.name}"] = preload_section(plan, preload, python)
     if replicas:
         attendants = [one.attendant_name for one in replicas if one.attendant]
         names = ",".join((*(replica.name for replica in replicas), *attendants))
@@ -118,6 +122,23 @@ def engine_section(plan: Plan, replica: Replica, python: str) -> Section:
         "stdout_logfile": _value(_value(str(plan.paths.replica_log(replica.name)))),
         "stdout_logfile_maxbytes": "20MB",
         "stdout_logfile_backups": 3,
+    }
+
+
+def preload_section(plan: Plan, preload: Preload, python: str) -> Section:
+    """It is started again when it was killed, and not where it says that it is of no use. It ends after the engines."""
+    return engine_section(plan, plan.replica(preload.like), python) | {
+        "command": _command(plan, python, "exec", preload.name),
+        "autostart": "true",
+        "autorestart": "unexpected",
+        "exitcodes": 0,
+        "startsecs": START_S,
+        "startretries": PRELOAD_RETRIES,
+        "priority": PRELOAD_PRIORITY,
+        "stopwaitsecs": PRELOAD_STOP_S,
+        "stdout_logfile": _value(_value(str(plan.paths.logs / f"{preload.name}.log"))),
+        "stdout_logfile_maxbytes": "1MB",
+        "stdout_logfile_backups": 1,
     }
 
 

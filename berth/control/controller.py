@@ -271,9 +271,11 @@ class Controller:
         now = time.monotonic()
         demands = self._demand.read(now)
         observation = self._observer.observation(snapshot, {})
-        moment = eviction.Moment(now=now, wall=time.time())
+        moment, kept = eviction.Moment(now=now, wall=time.time()), operations.kept
         for found in residency.decide(observation, demands, operations.kept.pins, moment):
             operations.decided(found, observation, now)
+        if operations.kept is not kept:
+            self._runtime.changed.set()  # it is done in the next round, which comes at once
         if operations.running:
             live = traffic.workers(self._plan.paths.heartbeats).values()
             operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())
@@ -306,9 +308,7 @@ class Controller:
         await self.supervisord.reload_router()
 
     def _renew_certificate(self) -> bool:
-        """Whether the router will be reloaded; not yet while it is."""
-        if any(one.action is Action.RELOAD for one in self._runtime.operations.running):
-            return False
+        """Whether the router will be reloaded."""
         change = Change(action=Action.RELOAD, by=OF_FILES)
         reply = self._changed(change, None)
         self._runtime.changed.set()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from berth.control.decisions.records import Record
 from berth.log import log
 from berth.records import starts
-from berth.records.starts import How, Start, kind_of
+from berth.records.starts import How, Start, kind_of, start_kind
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
@@ -25,7 +25,11 @@ class StartTimes:
 
     def expected_s(self, record: Record) -> float | None:
         """How long it takes from its next, or present, start or wake until it is ready. None: unknown."""
-        return None if record.attached else self._starts.seconds(kind_of(record.replica, how(record)))
+        if record.attached:
+            return None
+        kinds = [how(record), *((How.COLD, How.FORKED) if record.status not in _ASLEEP else ())]
+        known = (self._starts.seconds(kind_of(record.replica, one)) for one in kinds)
+        return next((seconds for seconds in known if seconds is not None), None)
 
     def of_sleepers(self, records: Iterable[Record]) -> dict[str, dict[How, float]]:
         """How long each kind of start takes, of the replicas that can sleep."""
@@ -40,7 +44,7 @@ class StartTimes:
         """The seconds of each, of a replica that starts."""
         if record.status is not _S.STARTING or record.attached:
             return {}
-        return self._starts.phases(kind_of(record.replica, How.COLD))
+        return self._starts.phases(kind_of(record.replica, how(record)))
 
     def learned(self, before: Record, record: Record, now: float) -> bool:
         """A change of status. True: there is something new for `save`."""
@@ -49,9 +53,10 @@ class StartTimes:
         if record.attached or not (is_loaded or is_awake):
             return False
         phases = record.phases if is_loaded else {}
+        kind = start_kind(phases) if is_loaded else how(before)
         start = Start(at=int(time.time()), seconds=round(now - before.since, 2), phases=phases)
         if start.sound:
-            self._starts = self._starts.with_start(kind_of(record.replica, how(before)), start)
+            self._starts = self._starts.with_start(kind_of(record.replica, kind), start)
             self._of_sleepers.clear()
         return start.sound
 
@@ -65,7 +70,10 @@ class StartTimes:
 
 
 def how(record: Record) -> How:
-    """How it becomes ready next. What a control before this one put to sleep reads its weights again, if it can."""
+    """How it becomes ready next: a start is like the present or the last one. What a control before this one put to
+    sleep reads its weights again, if it can.
+    """
     if record.status not in _ASLEEP or record.replica.sleep is None:
-        return How.COLD
+        present = {record.tracker.progress.phase} if record.status is _S.STARTING else set()
+        return start_kind({*record.phases, *present})
     return record.wakes or (How.WAKE_2 if record.replica.sleep.reload else How.WAKE_1)

@@ -29,6 +29,26 @@ SEQUENCES, LARGE_GPU_SEQUENCES = 256, 1024  # --max-num-seqs
 LARGE_GPU_BYTES = 70 * GIB
 # What sleeps without its weights does not read those of a drafter again: they stay.
 SLEEP_ARGUMENTS = ["--enable-sleep-mode", "--sleep-preserve-parameter-names", "draft.*"]
+# What a server imports whatever its model is: most of the time of a start on the CPU.
+PRELOADED_MODULES = (
+    "vllm.entrypoints.cli.main",
+    "vllm.entrypoints.cli.serve",
+    "vllm.entrypoints.openai.api_server",
+    "vllm.v1.engine.async_llm",
+    "vllm.v1.engine.core",
+    "transformers",
+)
+PRELOADED_FOR_CPU = ("vllm.v1.worker.cpu_model_runner", "vllm.v1.worker.cpu_worker")
+PRELOADED_FOR_GPU = ("vllm.v1.worker.gpu_model_runner", "vllm.v1.worker.gpu_worker")
+# Variables of one model. None of these modules keeps what they are (tests/e2e/test_vllm_fork.py).
+DIFFERING = ("VLLM_API_KEY", "VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR")
+# Its second process is forked too, instead of importing all of it once more. Where CUDA is in use vLLM spawns it all
+# the same. On the CPU it always does, and looks at a new model's class in a third process, so that CUDA is not touched.
+FORK_ON_GPU = {"VLLM_WORKER_MULTIPROC_METHOD": "fork"}
+REPLACED_ON_CPU = {
+    "vllm.utils.system_utils:get_mp_context": "fork",
+    "vllm.model_executor.models.registry:_run_in_subprocess": "call",
+}
 SHUTDOWN_TIMEOUT_S = 5  # requests in flight; the router has drained the replica before it is stopped
 
 

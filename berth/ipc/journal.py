@@ -17,7 +17,9 @@ a second; nothing is written per token. Any number of programs may read it; none
     90   2  model, an index into `Plan.routes`; then key (92, 0: anonymous), replica (94), previous replica (96),
             indexes into `Plan.replicas`; NONE: none. Then the rule (98): 1 + an index into `Plan.rules`; 0: none
     104  16 trace id; then span id (120, 8 bytes), the client's span id (128, 8 bytes)
-    136  64 request id; then error code (200, 32 bytes; of an attempt its outcome), 16 free bytes
+    136  64 request id; then error code (200, 32 bytes; of an attempt its outcome)
+    232  8  when the only attempt of a request with a trace began, in seconds after its start; then how long it took
+            (240). -1: each attempt has a record of its own, or the request has no trace
     248  8  sequence                  0: no record
 
 A writer begins with the first sequence number and ends with the second one. A reader takes the second one first, and
@@ -29,7 +31,7 @@ import mmap
 import os
 import struct
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -37,12 +39,13 @@ from berth.canonical import Operation
 from berth.log_lines import mask_secrets
 from berth.plan import Plan
 
-RECORD: Final = struct.Struct("=QddddQQQQQHHHBBBBHHHHH4x16s8s8s64s32s16xQ")
+RECORD: Final = struct.Struct("=QddddQQQQQHHHBBBBHHHHH4x16s8s8s64s32sddQ")
 RING_RECORDS: Final = 1024
 TABLE_RECORDS: Final = 256
 PART_BYTES: Final = (RING_RECORDS + TABLE_RECORDS) * RECORD.size
 NONE: Final = 0xFFFF
 LONG_WAIT_S: Final = 10.0  # in the queue
+NO_ATTEMPT: Final = (-1.0, 0.0)
 ANONYMOUS: Final = 0  # the key of requests without one
 
 APIS: Final = ("", "openai", "anthropic", "ollama", "tgi", "rerank", "score", "tokenize")
@@ -120,6 +123,24 @@ class Record:
     trace: Trace
     request_id: str
     error_code: str  # "": none
+    attempt: tuple[float, float] | None = None  # the only one: seconds after the start, and how long; None: see above
+
+    def only_attempt(self) -> "Record | None":
+        """That of its only attempt, as routers write one for each attempt where there are several."""
+        if self.attempt is None:
+            return None
+        after_s, duration_s = self.attempt
+        return replace(
+            self,
+            start=self.start + after_s,
+            duration_s=duration_s,
+            queue_s=0.0,
+            first_token_s=None if self.first_token_s is None else self.first_token_s - after_s,
+            flags=("attempt", "stream") if "stream" in self.flags else ("attempt",),
+            trace=self.trace._replace(span_id=attempt_id(self.trace.span_id, 1), parent_id=self.trace.span_id),
+            error_code="ok",
+            attempt=None,
+        )
 
     def document(self) -> dict[str, Any]:
         """For JSON, as in /events and `berth top --json`."""
@@ -220,7 +241,7 @@ class Names:
         """`values`: the fields of RECORD."""
         sequence, start, queue_s, first_token_s, duration_s, prompt, completion, cached, frames, *codes = values
         moved_at, status, attempts, flags, api, operation, phase, sampled, *names = codes
-        model, key, replica, previous, rule, trace_id, span_id, parent_id, request_id, error_code, _ = names
+        model, key, replica, previous, rule, trace_id, span_id, parent_id, request_id, error_code, *began, _ = names
         return Record(
             row=row,
             sequence=sequence,
@@ -247,6 +268,7 @@ class Names:
             trace=Trace(trace_id, span_id, parent_id, bool(sampled)) if any(trace_id) else NO_TRACE,
             request_id=mask_secrets(_text(request_id)),  # clients may send anything
             error_code=_text(error_code),
+            attempt=None if began[0] < 0 else (began[0], began[1]),
         )
 
 

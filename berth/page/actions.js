@@ -97,6 +97,6 @@ async function track(operation) {
 export function Running() {
   const running = Object.values(store.operations ?? {}).filter((one) => one.state === 'running');
   if (!running.length) return null;
-  return html`<ul class="plain">${running.map((one) => html`<li key=${one.id}>${TITLES[one.action]} <b>${one.model}</b>: running – ${one.reason || one.progress || '…'}
+  return html`<ul class="plain">${running.map((one) => html`<li key=${one.id}>${TITLES[one.action]} <b>${one.model}</b>: ${one.reason || one.progress || 'running'}
     ${one.migration ? html`<a class="button small" href="#/system">Details</a>` : mayChange() && html`<button type="button" class="small" onClick=${() => ask(`/admin/operations/${one.id}`, { method: 'DELETE' }).catch((error) => say(error.message))}>Cancel</button>`}</li>`)}</ul>`;
 }

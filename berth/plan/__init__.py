@@ -281,8 +281,30 @@ class RunPaths:
         """One file per replica with its session leader: `<replica>.json`, written by `berth exec`."""
         return Path(self.run_dir, "leaders")
 
+    def preload_socket(self, preload: str) -> Path:
+        """Where a `Preload` is asked for engines."""
+        return Path(self.run_dir, f"{preload}.sock")
+
+    def preload_state(self, preload: str) -> Path:
+        """What it says of itself, as JSON."""
+        return Path(self.run_dir, f"{preload}.json")
+
     def replica_log(self, replica: str) -> Path:
         return self.logs / f"{replica}.log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preload:
+    """A process that has imported an engine: `berth exec` lets it fork those that would only import it once more."""
+
+    name: str  # of its program, "vllm.preload"
+    engine: EngineName
+    like: str  # the replica whose environment it imports in
+    replicas: tuple[str, ...]  # those that it may fork
+    modules: tuple[str, ...]
+    differing: tuple[str, ...]  # variables in which the replicas may differ
+    adds: dict[str, str] = field(default_factory=dict)  # variables of a fork, where it has no other value
+    replaced: dict[str, str] = field(default_factory=dict)  # the engine's functions: see `berth.boot.preload.server`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +345,7 @@ class Plan:
     nodes: Nodes | None = None  # None: this box works alone
     boxes: tuple[Box, ...] = ()  # those of the other boxes that answered when the plan was made
     rules: tuple[RoutingRule, ...] = ()
+    preloads: tuple[Preload, ...] = ()
     warnings: tuple[str, ...] = ()
     configuration: tuple[Configured, ...] = ()  # all variables, when it was made by boot
 

@@ -6,7 +6,7 @@ one slow disk or one full cache counts for little.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +27,7 @@ LONGEST_S = 7 * 86_400.0  # more is a mistake
 
 class How(StrEnum):
     COLD = "cold"  # its process is started
+    FORKED = "forked"  # the same, from a process that has imported the engine
     WAKE_1 = "wake_1"  # its weights are in RAM
     WAKE_2 = "wake_2"  # it reads its weights again
 
@@ -80,6 +81,11 @@ class Starts:
         return Starts(
             starts={**newest, kind: (*self.starts.get(kind, ()), start)[-KEPT:]}, problem=self.problem, newer=self.newer
         )
+
+
+def start_kind(phases: Collection[str]) -> How:
+    """Of a start with these phases. A fork that was of no use is followed by a start without it."""
+    return How.FORKED if "fork" in phases and "import" not in phases else How.COLD
 
 
 def kind_of(replica: Replica, how: How) -> StartKind:

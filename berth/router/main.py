@@ -5,7 +5,6 @@ import time
 from functools import partial
 from typing import Any
 
-from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
@@ -21,6 +20,7 @@ from berth.router.client_connections import own_room, raise_limit
 from berth.router.telemetry.metrics import layout
 from berth.router.telemetry.shared_counters import Scoreboard
 from berth.router.worker import open_worker
+from berth.router.workers import Workers
 
 # A client that sends a request on an idle connection which is just being closed gets an error. So its own limit has to
 # be the lower one: 60 s for nginx, 90 s for Go, 300 s for OkHttp, 600 s for Google's load balancers.
@@ -56,10 +56,9 @@ def serve(run_dir: str) -> int:
     return 0
 
 
-def server_of(plan: Plan) -> Any:
-    """Granian's server, whose class depends on the build of Python."""
+def server_of(plan: Plan) -> Workers:
     tls = plan.paths.tls if plan.listen.tls_cert else None
-    return Granian(
+    return Workers(
         "berth.router.app",  # only a name for messages: the loader below makes the application
         address=plan.listen.host,
         port=plan.listen.port,
@@ -75,7 +74,6 @@ def server_of(plan: Plan) -> Any:
         websockets=False,
         backpressure=own_room().accepted,  # further connections wait in the kernel
         http1_settings=HTTP1Settings(header_read_timeout=_IDLE_MS),
-        respawn_failed_workers=True,
         workers_kill_timeout=math.ceil(plan.limits.drain_timeout_s) + _KILL_AFTER_DRAIN_S,
         log_level=LogLevels.warning,
         log_dictconfig=_granian_logs(plan.logs),

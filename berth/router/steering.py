@@ -1,9 +1,10 @@
 """Steers new connections away from a silent worker, until control has replaced it (see berth.ipc.heartbeats).
 
 The kernel divides new connections among the listeners of all workers, also those of a worker that is stopped or
-blocked, where they hang. So each worker watches the others. The first one that is well then takes all new connections
-for these seconds. It has to find out its place in the kernel's list of listeners, which nothing shows and which changes
-as workers come and go: it chooses one place after another, and sees whether a connection of its own arrives here.
+blocked, where they hang. So each worker watches the others. The newest one that is well, which no other has replaced,
+then takes all new connections for these seconds. It has to find out its place in the kernel's list of listeners, which
+nothing shows and which changes as workers come and go: it chooses one place after another, and sees whether a
+connection of its own arrives here.
 """
 
 import asyncio
@@ -64,7 +65,8 @@ class Steering:
         rows = read_rows(self._heartbeats)[FIRST_WORKER:]
         silent = self._watch.silent(rows)
         well = [place for place, row in enumerate(rows) if row.beats and row.pid and row[:2] not in silent]
-        avoided = silent if silent and well and well[0] == self._own else set()
+        newest = max(well, key=lambda place: (rows[place].start_ticks, place), default=-1)
+        avoided = silent if newest == self._own else set()
         if avoided == self._avoided:
             return
         self._avoided = avoided

@@ -16,6 +16,7 @@ from berth.ipc import key_counters
 from berth.ipc.heartbeats import FIRST_WORKER, Heartbeat
 from berth.ipc.key_counters import Shape
 from berth.ipc.key_poll import KeyPoll
+from berth.ipc.preloads import preloads
 from berth.ipc.shadow import Mirror
 from berth.ipc.traffic import TrafficReport
 from berth.log import log
@@ -57,11 +58,13 @@ from berth.router.telemetry.shared_counters import Scoreboard
 
 POLL_S = 0.2
 QUEUE_POLL_S = 0.025  # while requests are queued
+LEAVE_TIMEOUT_S = 3600.0  # for the requests of a worker that was replaced; at least BERTH_DRAIN_TIMEOUT
 GC_THRESHOLD = 10_000  # objects allocated since the last collection; 700 is the default
 
 
 class Worker:
     leaving: bool = False  # True: another worker has replaced this one, and clients are sent there
+    _ends_for: StopReason | None = None  # what clients read whose requests outlast it
     _queue_timer: asyncio.TimerHandle | None = None
     looked_at: int = 0  # when a client last asked for the engines' load, in seconds of the monotonic clock
 
@@ -117,13 +120,16 @@ class Worker:
     @property
     def draining(self) -> bool:
         """It ends as soon as its requests have finished."""
-        return self._drain_ends < math.inf
+        return self._ends_for is not None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Within it the state is polled, and SIGTERM ends the worker within BERTH_DRAIN_TIMEOUT."""
+        """Within it the state is polled, SIGTERM ends the worker within BERTH_DRAIN_TIMEOUT, and SIGHUP as soon as
+        its requests have finished.
+        """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self.drain, loop)
+        loop.add_signal_handler(signal.SIGHUP, self.leave, loop)
         self.upstreams.poll()
         # Objects of the start live as long as the worker. Requests create no cycles, so that a collection seldom pays:
         # at the default threshold it took 5 % of the CPU time.
@@ -150,22 +156,30 @@ class Worker:
         self.shadows.close()
         self.board.close()
 
-    def drain(self, loop: asyncio.AbstractEventLoop) -> None:
-        """No new connections; requests in flight may finish within BERTH_DRAIN_TIMEOUT.
-
-        Granian stops in the same way on SIGINT as on SIGTERM, which is handled here: it gets a SIGINT.
+    def leave(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Another worker takes its place: no new connections, and the requests in flight may finish. The second time
+        they have BERTH_DRAIN_TIMEOUT.
         """
-        if self._drain_ends == math.inf:
-            self._drain_ends = loop.time() + self.plan.limits.drain_timeout_s
-            # More workers live than there should be: this one is replaced. When Berth stops, there is no successor.
-            self.board.refresh()
-            self.leaving = len(self.board.live) > self.plan.listen.workers
+        if self._ends_for is not StopReason.DRAIN:
+            drain_s = self.plan.limits.drain_timeout_s
+            timeout_s = drain_s if self.leaving else max(LEAVE_TIMEOUT_S, drain_s)
+            self.leaving = True
+            prefer_newest(self.plan.listen.port, self.plan.listen.workers)
+            self._end(loop, StopReason.REPLACED, timeout_s)
+
+    def drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """No new connections; requests in flight may finish within BERTH_DRAIN_TIMEOUT. Also of one that leaves."""
+        if self._ends_for is not StopReason.DRAIN:
+            self._end(loop, StopReason.DRAIN, self.plan.limits.drain_timeout_s)
+
+    def _end(self, loop: asyncio.AbstractEventLoop, reason: StopReason, timeout_s: float) -> None:
+        """Granian stops in the same way on SIGINT as on SIGTERM, which is handled here: it gets a SIGINT."""
+        log.info("draining", worker=os.getpid(), in_flight=len(self.inflight), replaced=self.leaving)
+        if not self.draining:
             self.events.end_all()
             self.shadows.leave()
-            log.info("draining", worker=os.getpid(), in_flight=len(self.inflight), replaced=self.leaving)
-            if self.leaving:
-                prefer_newest(self.plan.listen.port, self.plan.listen.workers)
             loop.call_later(LEAVE_S if self.leaving else 0, os.kill, os.getpid(), signal.SIGINT)
+        self._ends_for, self._drain_ends = reason, loop.time() + timeout_s
 
     def status(self) -> dict[str, Any]:
         """The document of /status."""
@@ -173,7 +187,8 @@ class Worker:
         upstreams, plan, now, traffic = self.upstreams, self.plan, time.time(), self.traffic()
         found = self.notices(now)
         statuses = status_document.current(upstreams.statuses, upstreams.state, traffic.down, now=now)
-        return status_document.status(plan, upstreams.state, statuses, now=now, traffic=traffic, found=found)
+        document = status_document.status(plan, upstreams.state, statuses, now=now, traffic=traffic, found=found)
+        return document | {"preloads": preloads(plan)}
 
     def notices(self, now: float) -> list[Notice]:
         """`now`: Unix seconds."""
@@ -232,8 +247,8 @@ class Worker:
                 self.meter.in_progress(self.journal.refresh())
             stalled = self.inflight.stop_stalled(now, self.plan.limits.client_stall_timeout_s)
             await self.connections.poll(now, stalled, self.inflight.clients)
-            if now > self._drain_ends:
-                self.inflight.stop_all(StopReason.REPLACED if self.leaving else StopReason.DRAIN)
+            if self._ends_for is not None and now > self._drain_ends:
+                self.inflight.stop_all(self._ends_for)
             if os.getppid() != self._parent:  # the router's main process was killed: nothing else would end this one
                 self.drain(loop)
             await asyncio.sleep(POLL_S)

@@ -54,6 +54,8 @@ class Spans:
             name = f"{_operation(record)} {record.model}"
             yield self._span(name, record, SpanKind.CLIENT, _attempt(record, self._replicas.get(record.replica)))
             return
+        if (attempt := record.only_attempt()) is not None:
+            yield from self.of(attempt)
         yield self._span(f"{record.api} {record.operation}", record, SpanKind.SERVER, _request(record))
         if record.queue_s > QUEUE_S:
             yield self._queue(record)

@@ -17,7 +17,7 @@ from supervisor.options import ServerOptions
 
 from berth.boot.supervisord_conf import engine_section, engine_stop_s, render, supervisord_section
 from berth.errors import ConfigError
-from berth.plan import Launch, Plan, Tracing
+from berth.plan import EngineName, Launch, Plan, Preload, Tracing
 from berth.processes import channel
 from tests.fakes.plans import make_plan, make_replica
 
@@ -222,3 +222,20 @@ def test_an_attendant_is_a_program_next_to_its_engine() -> None:
     conf = render(make_plan("/run/berth", replica), python="/python")
     assert "[program:big-vllm.ray]\ncommand=/python -P -m berth exec --run-dir /run/berth big-vllm.ray\n" in conf
     assert "programs=big-vllm,big-vllm.ray\n" in conf
+
+
+def test_what_engines_are_forked_from_starts_with_berth_and_ends_after_them() -> None:
+    preload = Preload(
+        name="vllm.preload", engine=EngineName.VLLM, like="chat-sim", replicas=(), modules=(), differing=()
+    )
+    plan = make_plan("/run/berth", make_replica("chat-sim", launch=Launch(argv=("x",))))
+    conf = render(replace(plan, preloads=(preload,)), python="/python")
+    section = conf.partition("[program:vllm.preload]\n")[2].partition("\n\n")[0].split("\n")
+    assert {
+        "command=/python -P -m berth exec --run-dir /run/berth vllm.preload",
+        "autostart=true",
+        "autorestart=unexpected",
+        "priority=150",
+        "stdout_logfile=/run/berth/logs/vllm.preload.log",
+    } < set(section)
+    assert "vllm.preload" not in conf.partition("[group:engine]")[2]

@@ -27,7 +27,7 @@ from berth.ipc.migration import How, Migration, Options, Phase
 from berth.ipc.operations import Action, Change, Operation, Request
 from berth.records.revisions import read
 from tests.chaos.migration_kills import BEGINS, Way, judged
-from tests.e2e.appliance import Appliance, end, sim_models
+from tests.e2e.appliance import Appliance, end, joined, sim_models
 
 Victim = Literal["worker", "router", "supervisord"]
 VICTIMS: tuple[Victim, ...] = ("worker", "router", "supervisord")
@@ -82,8 +82,7 @@ class Clients:
 
     def __exit__(self, *_: object) -> None:
         self._ends.set()
-        for thread in self._threads:
-            thread.join(150)
+        joined(self._threads, 150)
 
     def calm(self) -> bool:
         """Each client has got its answers for a while."""

@@ -151,6 +151,11 @@ def watch(berth: Appliance, course: Course, seen: Seen, over: threading.Event) -
         now, before = time.monotonic(), moved
         moved = (seen.whole, seen.explained, *(one.status for one in state.replicas))
         moved_at = moved_at if moved == before else now
+        if now - moved_at > max(HANG_S / 2, seen.still_s):
+            waits = {one.name: f"{one.status} {one.reason}" for one in state.replicas}
+            say(
+                f"nothing has moved for {now - moved_at:.1f} s: {waits}; the last kills: {seen.kills[-3:]}, it is {now}"
+            )
         seen.still_s = max(seen.still_s, now - moved_at)
         if ready:
             seen.swaps, last = seen.swaps + 1, ready[0]
@@ -201,7 +206,9 @@ async def client(asks: AsyncOpenAI, first: int, seen: Seen, over: threading.Even
         ended = time.monotonic()
         seen.longest_s = max(seen.longest_s, ended - began)
         if wrong := judge(one, seen.kills, began, ended):
+            say(wrong)
             seen.wrong.append(wrong)
+            await asyncio.sleep(0.1)
         elif one.error is None:
             seen.whole += 1
         else:

@@ -9,13 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from berth.control.decisions.residency import BY_IDLE
 from berth.control.publish import read_state
+from berth.control.runtime import Runtime
 from berth.control.supervisord_client import Snapshot
 from berth.errors import ControlError
 from berth.host.gpu_usage import Gpus
 from berth.ipc.control_socket import ask
-from berth.ipc.operations import Action, Change, Request
-from berth.plan import DialectName, Launch, Probe, Replica, Sleep, Standby
+from berth.ipc.operations import Action, Change, OperationState, Request
+from berth.plan import DialectName, Launch, Load, Probe, Replica, Sleep, Standby
 from berth.state import ReplicaStatus
 from tests.control.harness import FAST, appliance, engine, gone, plan_of
 from tests.fakes.attached import LlamacppServer, MlxServer
@@ -465,3 +467,39 @@ async def test_a_change_is_published_before_it_is_answered(tmp_path: Path) -> No
             reply = await ask(plan.paths.control_socket, Request(change=Change(action=action, model="chat")))
             state = read_state(plan.paths)
             assert (reply.denial, state and state.pins) == (None, pinned)
+
+
+async def test_what_control_decides_itself_is_begun_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not after the pause between two rounds, which would be a second of each swap."""
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a"))
+    plan = replace(plan, models=(replace(plan.models[0], load=Load.ON_REQUEST, idle_unload_s=0.2),))
+    goes_on: list[bool] = []  # at the pauses with an operation that control decided
+    pause = Runtime.pause
+
+    async def watched(runtime: Runtime, seconds: float) -> None:
+        if any(one.by == BY_IDLE for one in runtime.operations.running):
+            goes_on.append(runtime.changed.is_set())
+        await pause(runtime, seconds)
+
+    monkeypatch.setattr(Runtime, "pause", watched)
+    async with appliance(plan) as box, box.control():
+        await ask(plan.paths.control_socket, Request(change=Change(action=Action.LOAD, model="chat")))
+        await box.until_status("chat-a", S.READY)
+        await box.until_status("chat-a", S.UNLOADED)
+    assert goes_on[0]
+
+
+async def test_what_has_come_to_its_end_is_not_taken_for_what_is_requested_next(tmp_path: Path) -> None:
+    """A reload is over when the workers before it have left, here at once: there are none. Whoever asks again, before
+    control has looked, has changed something else meanwhile, and needs a reload of their own.
+    """
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a"))
+    async with appliance(plan) as box, box.control() as controller:
+        await box.until_status("chat-a", S.READY)
+        first, second = (controller._changed(Change(action=Action.RELOAD), None).operation for _ in range(2))
+        assert first is not None
+        assert second is not None
+        found = await ask(plan.paths.control_socket, Request(operation=first.id))
+    assert first.id != second.id
+    assert found.operation is not None
+    assert found.operation.state is OperationState.DONE

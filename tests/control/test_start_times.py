@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from berth.control.decisions.records import Record
+from berth.control.logs.load_progress import Tracker, advance
 from berth.control.start_times import StartTimes, how
 from berth.plan import Launch, Sleep, SleepCall
 from berth.records import starts
@@ -47,6 +48,28 @@ def test_learns_how_long_it_took(tmp_path: Path, before: Record, after: ReplicaS
         assert known.expected_s(before) == 7.5
         phases = starts.read(str(tmp_path)).phases(starts.kind_of(before.replica, kind))
         assert phases == ({"load": 7.0} if kind is How.COLD else {})
+
+
+@pytest.mark.parametrize(
+    ("phases", "kind"),
+    [
+        ({"process": 0.3, "fork": 2.0, "load": 1.0}, How.FORKED),
+        ({"process": 0.3, "fork": 2.0, "import": 9.0}, How.COLD),  # the fork was of no use
+        ({"process": 0.3, "import": 9.0}, How.COLD),
+    ],
+)
+def test_a_start_by_a_fork_is_another_kind(tmp_path: Path, phases: dict[str, float], kind: How) -> None:
+    times = StartTimes(str(tmp_path))
+    slow = replace(RECORD, phases={"process": 20.0})
+    assert times.learned(RECORD, replace(slow, status=S.READY), 120.0)
+    assert times.expected_s(replace(RECORD, status=S.UNLOADED, phases={"fork": 1.0})) == 20.0  # until one is known
+    assert times.learned(RECORD, replace(RECORD, status=S.READY, phases=phases), 104.0)
+    loaded = replace(RECORD, status=S.UNLOADED, phases=phases)
+    assert times.expected_s(loaded) == (4.0 if kind is How.FORKED else 12.0)
+    times.save()
+    assert list(starts.read(str(tmp_path)).phases(starts.kind_of(RECORD.replica, kind))) == list(phases)
+    forking = replace(RECORD, tracker=advance(Tracker(), "berth exec: forked from the preloaded vllm, as process 7"))
+    assert how(forking) is How.FORKED
 
 
 def test_what_sleeps_wakes_and_all_others_start() -> None:

@@ -147,7 +147,16 @@ def test_has_what_the_journal_shows(tmp_path: Path) -> None:
         times, tokens, codes = (100.0, 0.0, -1.0, 2.0), (0, 0, 0, 0, 0), (502, 1, 0, 1, 0, 0, 0)
         names, texts = (0, 0, 0, journal.NONE, 0), (b"", b"", b"", b"x", b"")
         journal.RECORD.pack_into(
-            data, number * journal.RECORD.size, number, *times, *tokens, *codes, *names, *texts, number
+            data,
+            number * journal.RECORD.size,
+            number,
+            *times,
+            *tokens,
+            *codes,
+            *names,
+            *texts,
+            *journal.NO_ATTEMPT,
+            number,
         )
     data.close()
 

@@ -1,5 +1,6 @@
 """A whole appliance under test: `berth boot` as a user starts it, watched from outside."""
 
+import math
 import os
 import signal
 import socket
@@ -7,9 +8,10 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +28,7 @@ from tests.fakes.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "E2E_APPLIANCE"  # in the environment of everything that an appliance starts
+POLL_S = 0.05
 STOP_S = 15.0  # from SIGTERM to the end of everything
 
 
@@ -193,11 +196,24 @@ class Appliance:
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, why: Callable[[], str]) -> None:
-    """Asks again and again; AssertionError after the time, with the reason."""
+    """Asks as often as an idle machine does in this time; AssertionError after that, with the reason. On a busy machine
+    it takes longer, as everything that is waited for does.
+    """
+    for _ in range(math.ceil(timeout_s / POLL_S)):
+        if condition():
+            return
+        time.sleep(POLL_S)
+    raise AssertionError(f"not within {timeout_s} s: {why()}")
+
+
+def joined(threads: Iterable[threading.Thread], timeout_s: float) -> None:
+    """AssertionError names those that do not end: what they were to find out is not known. Pytest itself fails a test
+    in whose threads an exception is raised.
+    """
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {why()}"
-        time.sleep(0.05)
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        assert not thread.is_alive(), f"{thread.name} does not end within {timeout_s} s"
 
 
 def is_open(port: int) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,21 +74,30 @@ def test_a_key_sees_and_uses_its_own_models(berth: Appliance) -> None:
     )
 
 
+def refused(berth: Appliance, path: str = "/v1/chat/completions") -> httpx.Response:
+    """On a slow machine one more request may have become possible meanwhile."""
+    answers = (ask(berth, "bob", path, max_tokens=1) for _ in range(3))
+    return next(answer for answer in answers if answer.status_code == 429)
+
+
 def test_a_limit_holds_over_the_workers_in_each_apis_words(berth: Appliance) -> None:
     """Each request comes on a connection of its own, so that both workers get some. 6 a minute: one in 10 s."""
+    began = time.monotonic()
     answers = [ask(berth, "bob", max_tokens=1) for _ in range(6)]
+    took_s = time.monotonic() - began
 
-    assert [answer.status_code for answer in answers] == [200, 429, 429, 429, 429, 429]
-    headers = answers[1].headers
-    assert 8 <= int(headers["retry-after"]) <= 10
+    assert answers[0].status_code == 200
+    assert Counter(answer.status_code for answer in answers[1:])[429] >= 5 - took_s // 10
+    headers = next(answer for answer in answers if answer.status_code == 429).headers
+    assert 9 - took_s <= int(headers["retry-after"]) <= 10
     assert 0 < int(headers["retry-after-ms"]) <= 10_000
     assert (headers["x-ratelimit-limit-requests"], headers["x-ratelimit-remaining-requests"]) == ("6", "0")
-    assert answers[1].json()["error"]["code"] == "rate_limit_exceeded"
-    anthropic = ask(berth, "bob", "/v1/messages", max_tokens=1)
-    assert (anthropic.status_code, anthropic.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert refused(berth).json()["error"]["code"] == "rate_limit_exceeded"
+    anthropic = refused(berth, "/v1/messages")
+    assert anthropic.json()["error"]["type"] == "rate_limit_error"
     assert anthropic.headers["anthropic-ratelimit-requests-limit"] == "6"
-    ollama = ask(berth, "bob", "/api/chat")
-    assert (ollama.status_code, "x-ratelimit-limit-requests" in ollama.headers) == (429, False)
+    ollama = refused(berth, "/api/chat")
+    assert "x-ratelimit-limit-requests" not in ollama.headers
     assert "bob" in ollama.json()["error"]
 
 
@@ -95,9 +105,7 @@ def test_keys_change_without_a_restart(berth: Appliance) -> None:
     file = Path(berth.environ["BERTH_API_KEYS_FILE"])
     with file.open("a") as text:
         text.write(f"dave: {{sha256: {digest('key-of-dave-0123456789')}}}\n")
-    began = time.monotonic()
-    berth.wait(lambda: ask(berth, "dave").status_code == 200, 20)
-    assert time.monotonic() - began < 10  # 3 s on a machine that does nothing else
+    berth.wait(lambda: ask(berth, "dave").status_code == 200, 10)  # 3 s on a machine that does nothing else
     with file.open("a") as text:
         text.write("broken: {share: x}\n")
     berth.wait(lambda: "API keys unchanged" in berth.output(), 20)

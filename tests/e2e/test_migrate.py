@@ -22,7 +22,7 @@ from berth.ipc.migration import Gate, Migration, Phase
 from berth.ipc.operations import Operation, OperationState, Reply, Request
 from berth.plan import RevisionState
 from berth.records.revisions import read
-from tests.e2e.appliance import Appliance, end, sim_models
+from tests.e2e.appliance import Appliance, end, joined, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 VLLM, SGLANG = "m-sim", "m-sim-2"
@@ -57,8 +57,7 @@ class Clients:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._ends.set()
-        for thread in self._threads:
-            thread.join(120)
+        joined(self._threads, 120)
         if kind is None:
             assert (self.failures, len(self.texts)) == ([], 1)
 

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,11 +16,12 @@ import pytest
 
 from berth.cli.main import COMMANDS, parser
 from berth.errors import BerthError
-from tests.e2e.appliance import Appliance, end, sim_models
+from tests.e2e.appliance import Appliance, end, joined, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 KEY = "key-of-the-operator"
-TOKENS, ITL_S = 60, 0.1  # of a stream that lasts longer than a command takes on a slow machine
+TOKENS, ITL_S = 60, 0.1
+ENDLESS = 100 * TOKENS  # tokens of a stream that is cut
 
 
 @pytest.fixture(scope="module")
@@ -61,27 +63,24 @@ def status(berth: Appliance) -> str:
 
 
 class Stream:
-    """A response of some seconds, read in a thread."""
+    """A response of some seconds, read in a thread. Whatever it fails by is raised where it is waited for."""
 
-    def __init__(self, berth: Appliance) -> None:
-        self._berth = berth
+    def __init__(self, berth: Appliance, tokens: int = TOKENS) -> None:
         self.lines: list[str] = []
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-        berth.wait(lambda: len(self.lines) > 2)
+        self._readers = ThreadPoolExecutor(1)
+        self._read = self._readers.submit(self._lines_of, berth, tokens)
+        berth.wait(lambda: len(self.lines) > 2 or self._read.done())
+        assert not self._read.done(), self.finished()
 
-    def _read(self) -> None:
-        body = {
-            "model": "m",
-            "messages": [{"role": "user", "content": "x"}],
-            "stream": True,
-            "max_tokens": TOKENS,
-        }
-        with self._berth.http.stream("POST", "/v1/chat/completions", json=body, timeout=60) as response:
+    def _lines_of(self, berth: Appliance, tokens: int) -> None:
+        hello = [{"role": "user", "content": "x"}]
+        body = {"model": "m", "messages": hello, "stream": True, "max_tokens": tokens}
+        with berth.http.stream("POST", "/v1/chat/completions", json=body, timeout=60) as response:
             self.lines.extend(line for line in response.iter_lines() if line)
 
     def finished(self) -> list[str]:
-        self._thread.join(60)
+        self._readers.shutdown(wait=False)
+        self._read.result(60)
         return self.lines
 
 
@@ -92,17 +91,26 @@ def admin(berth: Appliance, method: str, path: str, key: str = KEY, **change: ob
 
 @pytest.mark.parametrize(("action", "ends"), [("unload", "unloaded"), ("sleep", "asleep"), ("restart", "ready")])
 def test_running_stream_is_finished_first(berth: Appliance, action: str, ends: str) -> None:
-    pid = berth.replicas()["m-sim"]["restarts"]
-    stream = Stream(berth)
-    code, text = run(berth, action, "m")
-    assert (code, "running" in text) == (0, True), text
-    berth.wait(lambda: status(berth) == "draining")
-    assert berth.chat("m", max_tokens=1).status_code == (200 if action == "restart" else 503)
+    """The engine is stopped meanwhile: no machine is so slow that the stream is over before."""
+    restarts = berth.replicas()["m-sim"]["restarts"]
+    stream, engine = Stream(berth), berth.find("sim", "--dialect")
+    engine.suspend()
+    with ThreadPoolExecutor(1) as others:
+        try:
+            code, text = run(berth, action, "m")
+            assert (code, "running" in text) == (0, True), text
+            berth.wait(lambda: status(berth) == "draining")
+            other = others.submit(berth.chat, "m", max_tokens=1)
+            if action != "restart":
+                assert other.result(30).status_code == 503
+        finally:
+            engine.resume()
+        assert other.result(60).status_code == (200 if action == "restart" else 503)
 
     assert stream.finished()[-1] == "data: [DONE]"
     assert not any('"error"' in line for line in stream.lines)
     berth.wait(lambda: status(berth) == ends)
-    assert berth.replicas()["m-sim"]["restarts"] == pid + (action == "restart")
+    assert berth.replicas()["m-sim"]["restarts"] == restarts + (action == "restart")
 
 
 def test_restart_loses_no_request_of_a_model_with_one_engine(berth: Appliance) -> None:
@@ -121,8 +129,7 @@ def test_restart_loses_no_request_of_a_model_with_one_engine(berth: Appliance) -
         assert run(berth, "restart", "m", "--wait", "60")[0] == 0
         restarts += 1
     ends.set()
-    for thread in threads:
-        thread.join(30)
+    joined(threads, 30)
     assert berth.replicas()["m-sim"]["restarts"] == before + restarts
     assert set(codes) == {200}
 
@@ -156,10 +163,8 @@ def test_sleeping_model_keeps_its_process(berth: Appliance) -> None:
 
 
 def test_drain_has_an_end(berth: Appliance) -> None:
-    stream = Stream(berth)
-    began = time.monotonic()
+    stream = Stream(berth, ENDLESS)
     assert run(berth, "unload", "m", "--drain", "0.5", "--wait", "30")[0] == 0
-    assert time.monotonic() - began < TOKENS * ITL_S + 3
     assert any('"error"' in line for line in stream.finished())
 
 
@@ -216,7 +221,8 @@ def test_operation_survives_control_and_can_be_cancelled(slow: Appliance) -> Non
     end(psutil.Process(before))
 
     assert f"{number} unload m  running" in run(berth, "operations", number)[1]
-    assert berth.wait(lambda: berth.state().control_pid != before).state().replicas[0].status == "draining"
+    berth.wait(lambda: berth.state().control_pid != before)
+    berth.wait(lambda: berth.state().replicas[0].status == "draining")  # its first state says what it does not know yet
     assert run(berth, "cancel", number)[0] == 0
     berth.wait(lambda: status(berth) == "ready")
     assert stream.finished()[-1] == "data: [DONE]"
@@ -241,7 +247,8 @@ def test_the_network_needs_the_admin_key(berth: Appliance) -> None:
     assert admin(berth, "DELETE", f"/admin/operations/{number}").status_code == 409
     assert admin(berth, "GET", "/admin/operations/none").status_code == 404
     events = admin(berth, "GET", "/admin/events").json()["events"]
-    assert admin(berth, "GET", f"/admin/events?after={events[-2]['id']}").json()["events"] == events[-1:]
+    after = admin(berth, "GET", f"/admin/events?after={events[-2]['id']}").json()["events"]
+    assert after[:1] == events[-1:]  # others may have come meanwhile
     started = admin(berth, "POST", "/admin/operations", action="load", model="m")
     assert (started.status_code, started.json()["operation"]["state"]) == (202, "running")
 
@@ -264,10 +271,9 @@ def test_first_request_loads_a_model_and_idle_time_unloads_it() -> None:
         threads = [threading.Thread(target=lambda: answers.append(berth.chat("m").status_code)) for _ in range(5)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(60)
+        joined(threads, 60)
         assert answers == [200] * 5
-        assert "load m  done" in run(berth, "operations")[1]
+        berth.wait(lambda: "load m  done" in run(berth, "operations")[1])
 
         berth.wait(lambda: status(berth) == "unloaded")
         assert berth.chat("m").status_code == 200

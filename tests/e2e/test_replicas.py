@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from tests.e2e.appliance import Appliance, end, sim_models
+from tests.e2e.appliance import Appliance, end, joined, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 KEY = "key-of-the-operator"
@@ -63,8 +63,7 @@ def test_scales_up_and_down_without_losing_a_request(berth: Appliance) -> None:
     berth.wait(lambda: len(codes) > 8)
     code, shown = run(berth, "scale", "m", "1", "--wait", "60")
     ends.set()
-    for thread in threads:
-        thread.join(30)
+    joined(threads, 30)
     assert code == 0, shown
     berth.wait(lambda: statuses(berth) == ["ready", "unloaded", "unloaded"])
     assert set(codes) == {200}

@@ -19,7 +19,7 @@ import pytest
 from openai import OpenAI
 
 from etc.tools.setup.sglang_cpu.install import is_installed
-from tests.e2e.appliance import ROOT, Appliance
+from tests.e2e.appliance import ROOT, Appliance, joined
 from tests.e2e.test_migrate import migration, newest, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1800)]
@@ -89,8 +89,7 @@ class SdkClients:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._ends.set()
-        for thread in self._threads:
-            thread.join(300)
+        joined(self._threads, 300)
 
     def _run(self, number: int) -> None:
         session = Session(self._url, number)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.chaos import preemptions, swap_soak
-from tests.e2e.appliance import Appliance, end
+from tests.e2e.appliance import Appliance, end, joined
 from tests.e2e.test_operations import run
 from tests.fakes.boot import QWEN_8B
 from tests.fakes.nvml.build import environment
@@ -113,9 +113,7 @@ class Client(threading.Thread):
 
 
 def finished(clients: list[Client]) -> None:
-    for client in clients:
-        client.join(200)
-        assert not client.is_alive()
+    joined(clients, 200)
     assert [failure for client in clients for failure in client.failures] == []
 
 

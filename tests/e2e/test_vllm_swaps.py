@@ -21,7 +21,7 @@ import pytest
 
 from berth.host.cgroup import available_memory
 from berth.plan import Keys
-from tests.e2e.appliance import Appliance
+from tests.e2e.appliance import Appliance, joined
 from tests.e2e.killed_streams import metric
 from tests.e2e.slow_processes import listeners, send_signal, slow_down
 from tests.e2e.test_operations import run
@@ -114,8 +114,12 @@ class Client(threading.Thread):
                 self.wrong.append(f"{self._api} {self._model} stream={stream}: {text!r}")
 
     def finish(self) -> None:
-        self.join(PATIENCE_S)
-        assert not self.is_alive()
+        joined([self], PATIENCE_S)
+        assert self.wrong == []
+
+    def ask(self) -> None:
+        """Without a thread."""
+        self.run()
         assert self.wrong == []
 
     def _chat(self, *, stream: bool) -> str:
@@ -177,7 +181,7 @@ def token_makers(berth: Appliance, replica: str) -> set[int]:
     "PREEMPTIONS" not in os.environ, reason="takes minutes: `make preemptions`; test_swaps.py has a short form"
 )
 def test_preempted_streams_have_the_text_of_uninterrupted_ones(box: Box) -> None:
-    Client(box, "chat", "red", answers=1).run()
+    Client(box, "chat", "red", answers=1).ask()
     makers, slow = token_makers(box.berth, "red-vllm"), ExitStack()
     slow.enter_context(slow_down(makers, run_s=0.001))
     other = Client(box, "chat", "blue", answers=1)
@@ -202,12 +206,12 @@ def test_preempted_streams_have_the_text_of_uninterrupted_ones(box: Box) -> None
 
 def test_sleep_under_load_loses_no_answer_and_is_ended_by_the_next_request(box: Box) -> None:
     """On the CPU it is logical: the engine stops working and keeps its memory."""
-    Client(box, "chat", "red", answers=1).run()
+    Client(box, "chat", "red", answers=1).ask()
     client = Client(box, "chat", "red", answers=4)
     client.start()
     code, text = run(box.berth, "sleep", "red", "--wait", "100")
     assert (code, "done" in text) == (0, True), text
-    Client(box, "chat", "red", answers=1).run()
+    Client(box, "chat", "red", answers=1).ask()
     client.finish()
     assert box.berth.replicas()["red-vllm"]["start"]["how"] == "wake"
 
@@ -233,7 +237,7 @@ SLEEP_CALLS: tuple[tuple[str, Any], ...] = (
 
 
 def test_simulated_engine_answers_calls_to_sleep_and_wake_as_vllm_does(box: Box) -> None:
-    Client(box, "chat", "red", answers=1).run()
+    Client(box, "chat", "red", answers=1).ask()
     (replica,) = (one for one in box.berth.plan().replicas if one.model == "red")
     key = Keys.from_json(box.berth.paths.keys.read_bytes()).upstream_keys[replica.name]
     transport, headers = httpx.HTTPTransport(uds=replica.socket_path), {"authorization": f"Bearer {key}"}
@@ -247,6 +251,4 @@ def test_simulated_engine_answers_calls_to_sleep_and_wake_as_vllm_does(box: Box)
             reply = get(server.port, path) if path == "/is_sleeping" else send_request(server.port, path, body or {})
             simulated.append((path, reply.status, reply.json))
     assert simulated == real
-    client = Client(box, "chat", "red", answers=2)
-    client.run()
-    assert client.wrong == []
+    Client(box, "chat", "red", answers=2).ask()

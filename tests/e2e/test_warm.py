@@ -1,13 +1,10 @@
 """`standby: warm`: the second engine is loaded first, sleeps while the first serves, and takes its place in seconds."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
 
-from berth.state import ReplicaStatus
 from tests.e2e.appliance import Appliance, end, sim_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -135,18 +132,3 @@ def test_woken_standby_yields_only_after_permanent_failure() -> None:
         kill(berth, SECOND)
         berth.wait(is_as("ready", "failed", berth))
         assert served_by(berth) == FIRST
-
-
-@pytest.mark.engine
-def test_real_vllm_sleeps_and_wakes(forked_vllm: Path, tiny_model: Path) -> None:
-    model = {"source": str(tiny_model), "engines": ["vllm", "vllm"], "standby": "warm", "context": 1024}
-    with Appliance(json.dumps({"m": model}), BERTH_ENGINE_HOME=str(forked_vllm)) as berth:
-        berth.wait(is_as("ready", "asleep", berth), 120)
-        before = served_by(berth), berth.chat("m").json()["choices"]
-        sleeper = pid(berth, "m-vllm-2")
-        kill(berth, "m-vllm")
-        berth.wait(lambda: served_by(berth) == "m-vllm-2")
-        assert before == ("m-vllm", berth.chat("m").json()["choices"])
-        assert pid(berth, "m-vllm-2") == sleeper
-        (woken,) = [one for one in berth.state().replicas if one.name == "m-vllm-2"]
-        assert (woken.status, woken.restarts) == (ReplicaStatus.READY, 0)

@@ -22,7 +22,7 @@ def packed(sequence: int, *, start: float = 100.0, end: int | None = None, key: 
     texts = (b"t" * 16, b"s" * 8, b"p" * 8, b"abc", b"oops")
     times = (start, 0.25, -1.0, 2.0)
     last = sequence if end is None else end
-    return RECORD.pack(sequence, *times, *tokens, *codes, 0, key, 1, 0, 0, *texts, last)
+    return RECORD.pack(sequence, *times, *tokens, *codes, 0, key, 1, 0, 0, *texts, 0.5, 1.25, last)
 
 
 class Part:
@@ -68,13 +68,23 @@ def test_a_record_is_read_with_the_names_of_the_plan(path: Path, reader: Reader)
     assert (record.model, record.key, record.replica, record.previous_replica) == ("chat", "alice", "chat-b", "chat-a")
     assert record.trace == journal.Trace(b"t" * 16, b"s" * 8, b"p" * 8, sampled=True)
     assert (record.request_id, record.error_code) == ("abc", "oops")
+    attempt = record.only_attempt()
+    assert attempt is not None
+    assert (attempt.start, attempt.duration_s, attempt.error_code, attempt.flags) == (
+        100.5,
+        1.25,
+        "ok",
+        ("attempt", "stream"),
+    )
+    assert attempt.trace == journal.Trace(b"t" * 16, journal.attempt_id(b"s" * 8, 1), b"s" * 8, sampled=True)
+    assert attempt.only_attempt() is None
     assert record.document()["trace_id"] == "74" * 16
 
 
 def test_what_is_unknown_has_no_name(path: Path, reader: Reader) -> None:
     values = list(RECORD.unpack(packed(1, key=7)))
     texts = (b"", b"", b"", b"sk-0123456789abcdefghij", b"\xff")
-    Part(path).put(RECORD.pack(*values[:17], NONE, 7, NONE, NONE, 0, *texts, 1), 1)
+    Part(path).put(RECORD.pack(*values[:17], NONE, 7, NONE, NONE, 0, *texts, *journal.NO_ATTEMPT, 1), 1)
 
     (record,) = reader.finished()
 
@@ -197,7 +207,7 @@ def ended(
     place: int, start: float = 100.0, *, queue_s: float = 0.0, status: int = 200, flags: int = 0, code: bytes = b""
 ) -> bytes:
     values = (start, queue_s, -1.0, 2.0, 0, 0, 0, 0, 0, status, 1, flags, 1, 0, 0, 0, 0, 0, NONE, NONE, 0)
-    return RECORD.pack(place, *values, b"", b"", b"", b"", code, place)
+    return RECORD.pack(place, *values, b"", b"", b"", b"", code, *journal.NO_ATTEMPT, place)
 
 
 def test_tallies_what_ended_lately(path: Path, reader: Reader) -> None:

@@ -88,7 +88,7 @@ def main() -> int:
     if shutil.which("cc") is None:
         sys.stderr.write("The simulated GPUs need a C compiler: apt-get install gcc\n")
         return 1
-    limits = {"alice": {"tokens_per_day": "2M", "share": 2}, "ci": {"concurrency": 4, "priority": "low"}}
+    limits = {"alice": {"tokens_per_day": "2m", "share": 2}, "ci": {"concurrency": 4, "priority": "low"}}
     keys = json.dumps({name: {"key": key, **limits[name]} for name, key in KEYS.items()})
     with tempfile.TemporaryDirectory(prefix="berth-") as name:
         folder = Path(name)

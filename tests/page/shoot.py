@@ -32,7 +32,7 @@ def connect(page: Page) -> None:
 
 
 def requests(page: Page) -> None:
-    page.get_by_role("region", name="Requests that are over").get_by_role("button").nth(2).click()
+    page.get_by_role("region", name="Requests that are over").get_by_role("button").first.click()
 
 
 def system(page: Page) -> None:
@@ -61,6 +61,7 @@ def shoot(page: Page, file: Path, tallest: int) -> None:
     height = min(page.evaluate("document.querySelector('main').getBoundingClientRect().bottom + scrollY"), tallest)
     page.set_viewport_size({"width": WIDTH, "height": int(height)})
     page.wait_for_timeout(1500)  # the next data are drawn
+    page.evaluate("scrollTo(0, 0)")  # new rows above the one that is open move the page
     taken = Image.open(io.BytesIO(page.screenshot()))
     colours = taken.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     colours.save(file, optimize=True)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -89,7 +90,7 @@ def fails(*_: object) -> Any:
 async def test_internal_error_of_a_page_is_a_500_without_details(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(worker.catalog, "listing", fails)
+    monkeypatch.setattr(worker, "catalog", SimpleNamespace(listing=fails))
     client = Client("/v1/models")
 
     await client.ask(worker)
@@ -101,7 +102,7 @@ async def test_internal_error_of_a_page_is_a_500_without_details(
 
 
 async def test_internal_error_of_a_request_is_a_500(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker.upstreams, "ready", fails)
+    monkeypatch.setattr(worker, "proxy", SimpleNamespace(serve=fails))
     client = Client("/v1/chat/completions", CHAT)
 
     await client.ask(worker)
@@ -158,7 +159,7 @@ async def test_fetches_nothing_from_a_host_with_a_private_address(worker: Worker
 
 
 async def test_internal_error_before_the_response_is_a_500(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker.meter, "in_flight", fails)
+    monkeypatch.setattr(worker, "meter", SimpleNamespace(in_flight=fails, observe=worker.meter.observe))
     client = Client("/v1/chat/completions", CHAT)
 
     await client.ask(worker)

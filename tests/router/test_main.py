@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from berth.errors import ControlError, PortInUseError
+from berth.ipc.journal import Names, Reader
 from berth.plan import Keys, Listen, Logs, Plan
 from berth.router.main import check_port, load
 from berth.state import ReplicaStatus
@@ -23,6 +24,7 @@ from tests.fakes.router import LIMITS, RouterProcess, make_plan, publish, replic
 from tests.fakes.upstream import HANG, FakeUpstream, chat_answer, chat_frame, chat_stream, chunk, stream_head
 
 CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+PATIENT = replace(LIMITS, drain_timeout_s=0.3, token_timeout_s=60, first_token_timeout_s=60)  # with engines
 Start = Callable[..., RouterProcess]
 
 pytestmark = pytest.mark.slow
@@ -80,22 +82,25 @@ def test_drain_finishes_requests_in_flight(start: Start, plan: Plan, engine: Fak
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
-    ("sent", "says"),
+    ("signals", "says"),
     [
-        (signal.SIGTERM, "Berth is shutting down"),
-        (signal.SIGHUP, r"router was reloaded, and BERTH_DRAIN_TIMEOUT was over\. Send"),
+        ((signal.SIGTERM,), "Berth is shutting down"),
+        ((signal.SIGHUP, signal.SIGTERM), "Berth is shutting down"),
+        ((signal.SIGHUP, signal.SIGHUP), r"router was reloaded, .* Send it again"),
     ],
 )
 def test_what_outlasts_the_drain_timeout_ends_with_an_error_that_says_why(
-    start: Start, plan: Plan, engine: FakeUpstream, sent: signal.Signals, says: str, *, stream: bool
+    start: Start, plan: Plan, engine: FakeUpstream, signals: tuple[signal.Signals, ...], says: str, *, stream: bool
 ) -> None:
+    """A worker that was replaced has more time, until the router stops or is reloaded once more."""
     engine.answers(*((stream_head(), chunk(chat_frame("a")), HANG) if stream else (HANG,)))
-    limits = replace(LIMITS, drain_timeout_s=0.3, token_timeout_s=60, first_token_timeout_s=60)
-    router = start(replace(plan, limits=limits))
+    router = start(replace(plan, limits=PATIENT))
 
     def send() -> None:
         assert engine.arrived.wait(60)
-        router.process.send_signal(sent)
+        for number, sent in enumerate(signals, start=1):
+            router.process.send_signal(sent)
+            router.await_true(lambda number=number: router.log.count("draining") >= number)  # type: ignore[misc] # of this round
 
     threading.Thread(target=send).start()
     with (
@@ -105,7 +110,7 @@ def test_what_outlasts_the_drain_timeout_ends_with_an_error_that_says_why(
         list(client.chat.completions.create(**CHAT, stream=stream))  # type: ignore[call-overload] # plain dicts
 
     assert engine.left.wait(60)
-    if sent is signal.SIGTERM:
+    if signals[-1] is signal.SIGTERM:
         assert router.process.wait(60) == 0
     else:
         router.await_answer()
@@ -154,6 +159,60 @@ def test_reload_fails_no_request(start: Start, plan: Plan, engine: FakeUpstream)
     assert len(router.workers()) == 2
 
 
+def test_stream_outlasts_a_reload_and_the_deaths_of_new_workers(start: Start, plan: Plan, engine: FakeUpstream) -> None:
+    """The drain timeout is for the end of Berth. And nobody waits for the worker that leaves: the dead are replaced."""
+    go = threading.Event()
+    engine.answers(*chat_stream("a")[:3], go, *chat_stream("a")[3:])
+    router = start(replace(plan, limits=PATIENT))
+    (old,) = router.workers()
+    with httpx.stream("POST", f"{router.url}/v1/chat/completions", json={**CHAT, "stream": True}, timeout=60) as answer:
+        parts = answer.iter_raw()
+        first = next(parts)
+        router.process.send_signal(signal.SIGHUP)
+        router.await_true(lambda: "replaced=True" in router.log)
+        for _ in range(3):
+            (new,) = (worker for worker in router.workers() if worker.pid != old.pid)
+            new.kill()
+            router.await_true(lambda new=new: {worker.pid for worker in router.workers()} - {old.pid, new.pid})  # type: ignore[misc] # of this round
+            router.await_answer()
+        go.set()
+        text = first + b"".join(parts)
+
+    assert text.endswith(b"data: [DONE]\n\n")
+    psutil.wait_procs([old], timeout=15)
+    assert not old.is_running()
+
+
+def test_one_worker_that_dies_again_and_again_ends_no_other(start: Start, plan: Plan, engine: FakeUpstream) -> None:
+    go = threading.Event()
+    engine.answers(*chat_stream("a")[:3], go, *chat_stream("a")[3:])
+    router = start(replace(plan, limits=PATIENT, listen=replace(plan.listen, workers=2)))
+    with httpx.stream("POST", f"{router.url}/v1/chat/completions", json={**CHAT, "stream": True}, timeout=60) as answer:
+        parts = answer.iter_raw()
+        first = next(parts)
+        for _ in range(3):
+            all_of_them = router.workers()
+            (idle,) = (worker for worker in all_of_them if len(worker.net_connections("tcp")) == 1)
+            idle.kill()
+            router.await_true(lambda before=set(all_of_them): len(set(router.workers()) - before) == 1)  # type: ignore[misc] # of this round
+            router.await_true(lambda: all(worker.net_connections("tcp") for worker in router.workers()))
+        go.set()
+        text = first + b"".join(parts)
+
+    assert text.endswith(b"data: [DONE]\n\n")
+
+
+def test_workers_that_fail_at_their_start_end_the_router(start: Start, plan: Plan) -> None:
+    """It is left to supervisord to start it again."""
+    router = start(plan)
+    plan.paths.keys.unlink()
+    router.workers()[0].kill()
+
+    assert router.process.wait(60) == 1
+    assert "workers fail at their start" in router.log
+    assert "keys" in router.log
+
+
 def test_workers_end_with_their_parent(start: Start, plan: Plan) -> None:
     router = start(plan)
     workers = router.workers()
@@ -198,6 +257,18 @@ def test_keys_guard_the_apis_and_are_not_logged(start: Start, plan: Plan, engine
     assert caught.value.code == "invalid_api_key"
     assert engine.requests[0].headers["authorization"] == "Bearer the-engines-key"
     assert not any(word in router.log for word in ("opensesame", "wrong-key", "the-engines-key"))
+
+
+def test_requests_that_are_invalid_have_the_name_of_their_key(start: Start, plan: Plan) -> None:
+    keys = Keys(api_keys=(api_key("opensesame", name="alice", slot=1),))
+    router = start(plan, keys)
+    reader = Reader(plan.paths.journal, Names(plan, keys.names()))
+    for key in ("wrong-key", "opensesame"):
+        body = {**CHAT, "messages": []}
+        httpx.post(f"{router.url}/v1/chat/completions", json=body, headers={"x-api-key": key})
+    router.await_true(reader.finished)
+    assert [(record.key, record.status) for record in reader.finished()] == [("alice", 400)]
+    reader.close()
 
 
 def test_replica_that_control_reports_down_gets_no_requests(start: Start, plan: Plan) -> None:

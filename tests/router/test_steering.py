@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from berth.router.steering import BLOCKED_POLLS, STOPPED_POLLS, Steering, Watch,
 
 pytestmark = pytest.mark.anyio
 
+OWN, ROW_BYTES = FIRST_WORKER + 2, 64
 CONNECTIONS = 30  # by hash, another process would get some of them
 OTHER = """
 import os, socket, sys
@@ -78,10 +80,17 @@ def answers(port: int) -> set[str]:
 
 @pytest.fixture(params=["first", "last"])
 def workers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Listener, "subprocess.Popen[str]", Path]]:
-    """This process, which is the first or the last to listen, and another one."""
+    """This process, which is the first or the last to listen, and another one. An older one, which does not listen any
+    more, finishes its requests.
+    """
     here, heartbeats = Listener(), tmp_path / "heartbeats"
-    heartbeat = Heartbeat(heartbeats, FIRST_WORKER)
+    heartbeat = Heartbeat(heartbeats, OWN)
     heartbeat.beat()
+    leaving = stat_of(os.getppid())
+    assert leaving
+    with heartbeats.open("r+b") as file:
+        file.seek(FIRST_WORKER * ROW_BYTES)
+        file.write(struct.pack("=QQQ", os.getppid(), leaving.start_ticks, 1))
     if request.param == "first":
         here.listen()
     other = subprocess.Popen(
@@ -102,8 +111,8 @@ async def test_new_connections_avoid_a_stopped_worker_until_it_is_gone(
     workers: tuple[Listener, "subprocess.Popen[str]", Path],
 ) -> None:
     here, other, heartbeats = workers
-    steering = Steering(heartbeats, FIRST_WORKER, Listen(host="127.0.0.1", port=here.port, workers=2))
-    own = Heartbeat(heartbeats, FIRST_WORKER)
+    steering = Steering(heartbeats, OWN, Listen(host="127.0.0.1", port=here.port, workers=2))
+    own = Heartbeat(heartbeats, OWN)
     assert answers(here.port) == {"here", "other"}
 
     other.send_signal(signal.SIGSTOP)

@@ -98,6 +98,7 @@ def test_requests_and_notices_have_the_names_of_keys_also_of_later_ones(plan: Pl
             b"",
             b"x",
             b"",
+            *journal.NO_ATTEMPT,
         )
         journal.RECORD.pack_into(data, slot * journal.RECORD.size, *values, slot)
     data.close()
@@ -117,8 +118,10 @@ def test_requests_and_notices_have_the_names_of_keys_also_of_later_ones(plan: Pl
 def test_has_the_requests_of_the_journal(plan: Plan) -> None:
     data = journal.part_of(plan.paths.journal, 1)
     for place in (1, journal.RING_RECORDS):
-        values = (1, 9.0, 0.0, -1.0, 2.0, *(0,) * 5, 200, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, b"", b"", b"", b"x", b"", 1)
-        journal.RECORD.pack_into(data, place * journal.RECORD.size, *values)  # in the part of the first row
+        values = (1, 9.0, 0.0, -1.0, 2.0, *(0,) * 5, 200, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, b"", b"", b"", b"x", b"")
+        journal.RECORD.pack_into(
+            data, place * journal.RECORD.size, *values, *journal.NO_ATTEMPT, 1
+        )  # in the part of the first row
     data.close()
     source = LocalSource(plan.paths.run_dir)
     snapshot = source.snapshot()

@@ -122,6 +122,19 @@ async def test_plain_request(
     assert server.resource["service.name"] == "box"
 
 
+async def test_plain_stream(traced: Traced, forwarding: Forwarding, engines: tuple[FakeUpstream, FakeUpstream]) -> None:
+    engines[0].answers(*chat_stream("o"))
+    await forwarding.ask(OpenaiChat(), STREAM, Client(), trace=SAMPLED)
+
+    server, (attempt,) = tree(await traced.spans(2))
+
+    assert parents(engines[0]) == [attempt.span_id]
+    assert attempt.attributes["gen_ai.request.stream"] is True
+    assert attempt.attributes["berth.outcome"] == "ok"
+    assert 0 < attempt.attributes["gen_ai.response.time_to_first_chunk"] * 1e9 <= attempt.end - attempt.start
+    assert server.start <= attempt.start < attempt.end <= server.end
+
+
 async def test_spans_have_the_names_of_keys_also_of_later_ones(
     traced: Traced, forwarding: Forwarding, engines: tuple[FakeUpstream, FakeUpstream]
 ) -> None:

@@ -63,6 +63,7 @@ class Settings:
     catalogue: str = ""  # the operator's own file of facts about models
     gpu_memory_fraction: float = 0.9  # of each GPU's total memory that Berth may allocate
     affinity: bool = True
+    fork_engines: Literal["auto", "on", "off"] = "auto"  # from a process that has imported them
     revision: Literal["latest", "env"] = "latest"  # env: what migrations promoted does not count
     log_format: Literal["text", "json"] = "text"
     log_level: str = "info"

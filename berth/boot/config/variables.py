@@ -123,6 +123,16 @@ VARIABLES: tuple[EnvVar, ...] = (
         ),
     ),
     _MODELS(
+        name="BERTH_FORK_ENGINES",
+        field="fork_engines",
+        parse=parsers.choice("auto", "on", "off"),
+        default="auto",
+        allowed="auto, on, off",
+        example="off",
+        description="Import vLLM once, and [fork](several-models.md#starts) each of its engines from that, where a "
+        "model is loaded on request. auto: on the CPU; on: on GPUs too; off: never.",
+    ),
+    _MODELS(
         name="BERTH_REVISION",
         field="revision",
         parse=parsers.choice("latest", "env"),
@@ -353,7 +363,7 @@ VARIABLES: tuple[EnvVar, ...] = (
         parse=parsers.duration,
         allowed=_DURATIONS,
         example="30s",
-        description="How long running requests may continue after Ctrl-C, SIGTERM or `berth reload`.",
+        description="How long running requests may continue after Ctrl-C or SIGTERM.",
     ),
     _FAILURE(
         name="BERTH_START_TIMEOUT",

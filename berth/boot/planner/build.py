@@ -15,6 +15,7 @@ from berth.boot.planner.attached_replica import discovered
 from berth.boot.planner.auto_order import by_result
 from berth.boot.planner.inputs import HostInfo
 from berth.boot.planner.nodes import box_warnings, known_boxes, ray_token
+from berth.boot.planner.preloads import preloads
 from berth.boot.planner.replicas import ReplicaBuilder, replica_names
 from berth.boot.planner.requirements import check_requirements
 from berth.boot.planner.resolve import ResolvedModel, resolve_models
@@ -66,12 +67,13 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
     replicas = tuple(chain.from_iterable(rows := builder.replicas(models)))
     others = (*box_warnings(nodes, boxes, replicas, host), *span_warnings(settings, replicas, engines))
     room, taken = shared_room(models, allocations, settings, host)
-    noted = (finding for finding in findings if finding.level is Level.WARN)
     aliases = new_aliases(settings.routes, settings.models)
+    routes = tuple(_route(one, row, taken[one.spec.name], aliases) for one, row in zip(models, rows, strict=True))
     plan = replace(
         _without_models(settings, host),
-        models=tuple(_route(one, row, taken[one.spec.name], aliases) for one, row in zip(models, rows, strict=True)),
+        models=routes,
         replicas=replicas,
+        preloads=tuple(preloads(routes, replicas, settings.fork_engines)),
         room=room,
         revisions=revisions,
         nodes=nodes,
@@ -81,7 +83,7 @@ def make_plan(settings: Settings, host: HostInfo, *, engines: Mapping[EngineName
             *notes(revisions, host.history),
             *plan_warnings(models, allocations, replicas, found, host),
             *others,
-            *map(str, noted),
+            *(str(finding) for finding in findings if finding.level is Level.WARN),
         ),
     )
     if problems := check_rules(plan, settings.api_keys):

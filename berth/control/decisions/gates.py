@@ -37,7 +37,11 @@ def gates(own: Counts, other: Counts) -> Iterator[Gate]:
         numbers = f"{bad} of {count}; the stable replica: {wrong} of {total}"
         yield Gate(name=name, passed=passed, numbers=numbers)
     fits = own.unfit == 0 or other.unfit > 0
-    yield Gate(name="formats", passed=fits, numbers=f"{own.unfit} answers without the requested format; {other.unfit}")
+    yield Gate(
+        name="formats",
+        passed=fits,
+        numbers=f"{own.unfit} without the requested format; the stable replica: {other.unfit}",
+    )
     yield lengths(own, other)
 
 

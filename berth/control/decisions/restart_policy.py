@@ -5,7 +5,8 @@ younger than the window, and also as long as the replica has not been ready sinc
 than the window to fail would be restarted forever.
 
 One that becomes ready and fails again and again, but too slowly for the window, flaps: the failures of a longer time
-count for the delay, so that it disturbs its model less and less. It has not failed permanently, since it serves.
+count for the delay, up to FLAPPING_LONGEST_S. It has not failed permanently, since it serves, and where no other
+engine serves meanwhile, a pause of minutes would be the longer outage.
 
 Per device, one engine starts or stops at a time: two that start together on one GPU mis-measure each other's memory.
 Replicas without a GPU share one device, the CPU, because two concurrent starts only slow each other down.
@@ -20,6 +21,7 @@ CPU = -1
 
 FLAPS = 3
 FLAPPING_S = 3600.0
+FLAPPING_LONGEST_S = 15.0
 _DOUBLINGS = 32  # beyond any sensible back-off, and far from overflowing a float
 
 
@@ -58,8 +60,8 @@ def backoff_s(history: History, restarts: Restarts, limit: int) -> float | None:
     if history.count >= min(limit, restarts.failures):
         return None
     flaps = len(history.flaps) if len(history.flaps) >= FLAPS else 0
-    doubled = restarts.backoff_first_s * 2.0 ** min(max(history.count - 1, flaps - 1, 0), _DOUBLINGS)
-    return min(doubled, restarts.backoff_longest_s)
+    failed, flapped = (restarts.backoff_first_s * 2.0 ** min(max(n - 1, 0), _DOUBLINGS) for n in (history.count, flaps))
+    return min(max(failed, min(flapped, FLAPPING_LONGEST_S)), restarts.backoff_longest_s)
 
 
 def devices(replica: Replica) -> frozenset[int]:

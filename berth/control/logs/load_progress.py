@@ -28,6 +28,8 @@ _LEVEL_WITHIN = 100  # first characters of a line that may hold its level
 
 # The first match decides the phase of a line. A progress bar in bytes without a match is the download of a file.
 _PHASES = (
+    ("fork", re.compile(r"^berth exec: forked from the preloaded ")),
+    ("import", re.compile(r"^berth exec: started without the preloaded ")),
     (
         "load",
         re.compile(r"checkpoint shards|loading shards|oading weights|Load weight|Starting to load model|Prefetch"),

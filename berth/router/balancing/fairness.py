@@ -11,11 +11,11 @@ got a slot did (as in start-time fair queueing).
 from berth.ipc.key_counters import CACHED_WEIGHT, LIFTED, SERVED, TURN_WIDTH
 from berth.router.telemetry.key_board import KeyBoard
 
-_RESPONSE_WEIGHT = 2.0
+RESPONSE_WEIGHT = 2.0
 
 
 def cost(prompt: float, cached: float, completion: float) -> float:
-    return prompt - cached * (1 - CACHED_WEIGHT) + _RESPONSE_WEIGHT * completion
+    return prompt - cached * (1 - CACHED_WEIGHT) + RESPONSE_WEIGHT * completion
 
 
 class Turns:

@@ -13,6 +13,7 @@ what has been used so far: the last request before the end may exceed them.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -23,10 +24,11 @@ from berth.apis.base import ApiFormat
 from berth.apis.stream_events import HEARTBEAT_S
 from berth.canonical import Operation, Usage
 from berth.errors import BudgetError, RateLimitError
+from berth.ipc.journal import LIMITED
 from berth.ipc.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, LAST_USED, REQUESTS_USED, TOKENS_USED, charge
 from berth.plan import ApiKey, Plan
 from berth.router.balancing.admission import Admission
-from berth.router.balancing.fairness import cost
+from berth.router.balancing.fairness import RESPONSE_WEIGHT, cost
 from berth.router.balancing.rates import Bucket
 from berth.router.exchange.limit_headers import Left, Writer, writer_for
 from berth.router.exchange.request import Grant, RequestContext
@@ -38,21 +40,48 @@ _GENERATING: Final = frozenset({Operation.CHAT, Operation.COMPLETION})
 _FIRST_RATIO: Final = 0.25  # tokens per byte of a body
 _FIRST_ANSWER: Final = 300.0  # tokens
 _MORE: Final = 1.5  # than the mean response is reserved
-_WEIGHT_OF_PAST: Final = 0.9
+_WEIGHT_OF_NEW: Final = 0.1  # in the means of a client
 _SHORTEST_S: Final = 0.001
 
 
 class Client:
-    """What this worker knows of one client."""
+    """What this worker knows of one client, and what its limits come to: they are worked out once, not per request."""
 
-    __slots__ = ("answer", "ratio", "requests", "tokens", "waiting")
+    __slots__ = (
+        *("answer", "at", "each_s", "ends", "key", "ratio", "request_burst_s", "requests", "token_s", "tokens"),
+        *("waiting", "watched"),
+    )
 
-    def __init__(self, board: KeyBoard, slot: int) -> None:
-        self.requests = Bucket(board, slot * KEY_WIDTH + REQUESTS_USED)
-        self.tokens = Bucket(board, slot * KEY_WIDTH + TOKENS_USED)
+    def __init__(self, board: KeyBoard, key: ApiKey) -> None:
+        self.at = key.slot * KEY_WIDTH  # the first of its numbers
+        self.requests = Bucket(board, self.at + REQUESTS_USED)
+        self.tokens = Bucket(board, self.at + TOKENS_USED)
         self.ratio = _FIRST_RATIO
         self.answer = _FIRST_ANSWER
         self.waiting: deque[tuple[RequestContext, asyncio.Future[None]]] = deque()  # for a place among its requests
+        self.resolve(key)
+
+    def resolve(self, key: ApiKey) -> None:
+        """From now on these are its limits."""
+        self.key = key
+        per_minute, tokens_per_minute = key.requests_per_minute, key.tokens_per_minute
+        self.each_s = 60.0 / per_minute if per_minute else 0.0  # of the rate, for a request
+        self.request_burst_s = max(self.each_s, key.burst_s)
+        self.token_s = 60.0 / tokens_per_minute if tokens_per_minute else 0.0  # for a token
+        # where the counter of tokens is when the first of its budgets is used up
+        self.ends = min((began + limit for limit, began, _ in key.budgets), default=math.inf)
+        self.watched = bool(key.budgets or per_minute or tokens_per_minute)  # the counters of all workers matter
+
+    def used_up(self, board: KeyBoard, used: float) -> BudgetError:
+        """Counts it, and says so: the day before the month. `used`: what the counter of tokens says."""
+        key = self.key
+        *_, (limit, _, period) = (one for one in key.budgets if used - one[1] >= one[0])
+        board.limited(key.slot, period)
+        begins = next_start(period, datetime.now().astimezone()).isoformat(timespec="minutes")
+        return BudgetError(
+            f"The API key {key.name!r} has used its {limit} tokens of this {period}. The next one begins at {begins}.",
+            should_retry=False,
+        )
 
     def estimate(self, ctx: RequestContext) -> Grant:
         prompt, context = ctx.inflight.received_bytes * self.ratio, ctx.route.context
@@ -64,16 +93,7 @@ class Client:
             most = body.get("max_completion_tokens") or body.get("max_tokens") or context
             if most and answer > most:
                 answer = most
-        return Grant(prompt, answer, cost(prompt, 0.0, answer) / ctx.key.share)
-
-    def learn(self, ctx: RequestContext, usage: Usage, charged: float) -> None:
-        """`charged`: for the whole request."""
-        received, completion = ctx.inflight.received_bytes, usage.completion_tokens
-        if usage.prompt_tokens and received:
-            ratio = (charged - completion) / received
-            self.ratio = _WEIGHT_OF_PAST * self.ratio + (1 - _WEIGHT_OF_PAST) * ratio
-        if completion:
-            self.answer = _WEIGHT_OF_PAST * self.answer + (1 - _WEIGHT_OF_PAST) * completion
+        return Grant(prompt, answer, (prompt + RESPONSE_WEIGHT * answer) / ctx.key.share)  # as `cost`
 
 
 class Limits:
@@ -96,13 +116,20 @@ class Limits:
         key = ctx.key
         client = self._clients.get(key.slot)
         if client is None:
-            client = self._clients[key.slot] = Client(self._board, key.slot)
+            client = self._clients[key.slot] = Client(self._board, key)
+        elif client.key is not key:  # the file of the keys has changed, or a day has begun
+            client.resolve(key)
         grant = ctx.grant = client.estimate(ctx)
-        self._board.row[key.slot * KEY_WIDTH + LAST_USED] = time.time()
-        if key.tokens_per_day or key.tokens_per_month or key.requests_per_minute or key.tokens_per_minute:
+        self._board.row[client.at + LAST_USED] = time.time()
+        if client.watched:
             rows = self._board.used
-            if key.tokens_per_day or key.tokens_per_month:
-                self._check_budgets(key, rows)
+            if client.ends < math.inf:
+                used, at = 0.0, client.at + CHARGED
+                for row in rows:
+                    used += row[at]
+                if used >= client.ends:
+                    ctx.flags |= LIMITED
+                    raise client.used_up(self._board, used)
             if wait_s := self._reserve(ctx, client, grant, rows):
 
                 async def later() -> None:
@@ -119,9 +146,10 @@ class Limits:
         key = ctx.key
         if key.concurrency:
             if client.waiting or not self._claim(key):
+                ctx.flags |= LIMITED
                 return self._wait(ctx, client, grant)
         else:
-            self._board.row[key.slot * KEY_WIDTH + IN_FLIGHT] += 1
+            self._board.row[client.at + IN_FLIGHT] += 1
         grant.running = True
         return None
 
@@ -130,7 +158,8 @@ class Limits:
         grant, key = ctx.grant, ctx.key
         if grant is None:
             return
-        client, row, at = self._clients[key.slot], self._board.row, key.slot * KEY_WIDTH
+        client, row = self._clients[key.slot], self._board.row
+        at = client.at
         if grant.running:
             row[at + IN_FLIGHT] -= 1
             if client.waiting:
@@ -138,13 +167,17 @@ class Limits:
         usage = ctx.usage
         if ctx.frames and not usage.completion_tokens:  # a stream that was broken off counts what was sent
             usage = ctx.usage = Usage(prompt_tokens=int(grant.prompt), completion_tokens=ctx.frames)
-        charged = charge(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        charged = charge(prompt, usage.cached_tokens, completion) if usage.cached_tokens else prompt + completion
         row[at + CHARGED] += charged
         if grant.reserved:
-            row[at + TOKENS_USED] += (charged - grant.reserved) * 60.0 / key.tokens_per_minute
-        client.learn(ctx, usage, charged)
+            row[at + TOKENS_USED] += (charged - grant.reserved) * client.token_s
+        if prompt and (received := ctx.inflight.received_bytes):
+            client.ratio += _WEIGHT_OF_NEW * ((charged - completion) / received - client.ratio)
+        if completion:
+            client.answer += _WEIGHT_OF_NEW * (completion - client.answer)
         if grant.queued:
-            self._admission.settle(ctx, cost(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens))
+            self._admission.settle(ctx, cost(prompt, usage.cached_tokens, completion))
 
     @property
     def waiting(self) -> bool:
@@ -155,37 +188,19 @@ class Limits:
         for slot in tuple(self._keys):
             self._let_in(self._clients[slot])
 
-    def _check_budgets(self, key: ApiKey, rows: "Sequence[memoryview[float]]") -> None:
-        at, used = key.slot * KEY_WIDTH + CHARGED, 0.0
-        for row in rows:
-            used += row[at]
-        if key.tokens_per_day and used - key.day_from >= key.tokens_per_day:
-            raise self._used_up(key, "day", key.tokens_per_day)
-        if key.tokens_per_month and used - key.month_from >= key.tokens_per_month:
-            raise self._used_up(key, "month", key.tokens_per_month)
-
-    def _used_up(self, key: ApiKey, period: str, limit: int) -> BudgetError:
-        self._board.limited(key.slot, period)
-        begins = next_start(period, datetime.now().astimezone()).isoformat(timespec="minutes")
-        return BudgetError(
-            f"The API key {key.name!r} has used its {limit} tokens of this {period}. The next one begins at {begins}.",
-            should_retry=False,
-        )
-
     def _reserve(self, ctx: RequestContext, client: Client, grant: Grant, rows: "Sequence[memoryview[float]]") -> float:
         """Takes the request's part of the rates; returns how long it has to wait. RateLimitError if that is long."""
         key, now = ctx.key, time.monotonic()
         lefts: list[Left] = []
-        wait_s = token_wait_s = each_s = 0.0
-        if per_minute := key.requests_per_minute:
-            each_s = 60.0 / per_minute
-            burst_s = max(each_s, key.burst_s)
+        wait_s = token_wait_s = 0.0
+        if each_s := client.each_s:
+            burst_s = client.request_burst_s
             wait_s, level = client.requests.take(each_s, now, burst_s, LONGEST_WAIT_S, rows)
-            lefts.append(("requests", per_minute, level / each_s, burst_s - level))
-        if (per_minute := key.tokens_per_minute) and wait_s <= LONGEST_WAIT_S:
-            tokens = grant.prompt + grant.answer
-            token_wait_s, level = client.tokens.take(tokens * 60.0 / per_minute, now, key.burst_s, LONGEST_WAIT_S, rows)
-            lefts.append(("tokens", per_minute, level * per_minute / 60.0, key.burst_s - level))
+            lefts.append(("requests", key.requests_per_minute, level / each_s, burst_s - level))
+        if (token_s := client.token_s) and wait_s <= LONGEST_WAIT_S:
+            tokens, burst_s = grant.prompt + grant.answer, key.burst_s
+            token_wait_s, level = client.tokens.take(tokens * token_s, now, burst_s, LONGEST_WAIT_S, rows)
+            lefts.append(("tokens", key.tokens_per_minute, level / token_s, burst_s - level))
             if token_wait_s <= LONGEST_WAIT_S:
                 grant.reserved = tokens
             elif each_s:
@@ -195,7 +210,9 @@ class Limits:
             if writer is None:
                 writer = self._writers[ctx.api] = writer_for(ctx.api)
             grant.headers = writer(lefts)
-        due_s = max(token_wait_s, wait_s)
+        due_s = token_wait_s if token_wait_s > wait_s else wait_s  # noqa: FURB136 - max() would be a call
+        if due_s:
+            ctx.flags |= LIMITED
         if due_s > LONGEST_WAIT_S:
             kind = "requests" if wait_s > LONGEST_WAIT_S else "tokens"
             self._board.limited(key.slot, kind)
@@ -210,12 +227,18 @@ class Limits:
 
     def _claim(self, key: ApiKey) -> bool:
         """Counts the request; not if there are as many already."""
-        row, at = self._board.row, key.slot * KEY_WIDTH + IN_FLIGHT
-        row[at] += 1
-        with self._board.fence:
+        board, at, total = self._board, key.slot * KEY_WIDTH + IN_FLIGHT, 0.0
+        board.row[at] += 1
+        live = board.live
+        for row in live:
+            total += row[at]
+        # As for rates: each of the others may have one that is not seen yet, which matters near the limit only.
+        if total <= key.concurrency - len(live) + 1:
+            return True
+        with board.fence:
             pass
-        if self._board.in_flight(key.slot) > key.concurrency:
-            row[at] -= 1
+        if board.in_flight(key.slot) > key.concurrency:
+            board.row[at] -= 1
             return False
         return True
 

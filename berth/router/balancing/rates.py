@@ -44,6 +44,7 @@ class Bucket:
         those of KeyBoard.used.
         """
         board, at = self._board, self._at
+        own = board.row
         taken = lost = 0.0
         for row in rows:  # as in `level`, which would be a call
             taken += row[at]
@@ -51,19 +52,20 @@ class Bucket:
                 lost = lost_here
         level = burst_s + now - taken - lost
         if level > burst_s:  # what has overflowed cannot be taken
-            board.row[at + 1] = lost + level - burst_s
+            own[at + 1] = lost + level - burst_s
             level = burst_s
         level -= seconds
-        board.row[at] += seconds
+        own[at] += seconds
         # Far from the limit it does not matter what others take at this moment: if each of k workers leaves this much,
         # together they take no more than there is.
-        if level < burst_s - burst_s / len(rows):
-            with board.fence:
-                pass
-            level = self.level(now, burst_s)
+        if level >= burst_s - burst_s / len(rows):
+            return 0.0, level
+        with board.fence:
+            pass
+        level = self.level(now, burst_s)
         wait_s = (min(burst_s, seconds)) - (level + seconds)
         if wait_s > longest_s:
-            board.row[at] -= seconds
+            own[at] -= seconds
             return wait_s, level + seconds
         return max(0.0, wait_s), level
 

@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from berth.errors import AuthenticationError, ForbiddenError
 from berth.plan import ApiKey, ModelRoute
@@ -21,11 +22,13 @@ from berth.router.exchange.peers import Peers
 from berth.router.exchange.sessions import Sessions
 from berth.router.exchange.web_pages import WebPages
 
+_FORMS: Final = 4  # in which clients write the same key
+
 
 class Authenticator:
     """Checks a request's key; where there are none, the client's address and whether a web page sent it."""
 
-    __slots__ = ("_by_digest", "_known", "_measuring", "_pages", "_peers", "sessions")
+    __slots__ = ("_bearers", "_by_digest", "_known", "_measuring", "_pages", "_peers", "sessions")
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Authenticator:
         """From now on these keys are valid, and no others."""
         self._by_digest = {digest: key for key in keys for digest in key.digests}
         self._known: dict[bytes, ApiKey] = {}  # keys that were valid: no more than there are digests
+        self._bearers: dict[bytes, ApiKey] = {}  # the same by the whole header: _FORMS for each digest at most
 
     def check(
         self, headers: Mapping[bytes, bytes], client: tuple[str, object] | None, *, changes: bool = True
@@ -63,36 +67,40 @@ class Authenticator:
             if b"origin" in headers or b"sec-fetch-site" in headers or headers.get(b"host") not in pages.hosts:
                 pages.check(headers)
             return OPEN
-        given = key_in(headers)
-        key = self._known.get(given)
+        bearer = headers.get(b"authorization")
+        key = self._known.get(headers.get(b"x-api-key", b"")) if bearer is None else self._bearers.get(bearer)
         if key is None:
-            if given:
-                # a look-up by digest: how long it takes says nothing about a key
-                digest = hashlib.sha256(given).hexdigest()
-                key = self._by_digest.get(digest)
-                if key is None:
-                    return self._other(given, digest, changes=changes)
-                self._known[given] = key
-            elif (session := self.sessions.of(headers, changes=changes)) is not None:
-                key = self.sessions.owner(session)
-            else:
-                raise AuthenticationError(
-                    "You didn't provide an API key. Send one of BERTH_API_KEYS as 'Authorization: Bearer KEY' or as "
-                    "'x-api-key: KEY'.",
-                    code="missing_api_key",
-                )
+            key = self._found(headers, changes=changes)
         if key.expires and time.time() >= key.expires:
             date = datetime.fromtimestamp(key.expires, UTC).isoformat(timespec="seconds")
             raise AuthenticationError(f"The API key {key.name!r} has expired at {date}.", code="expired_api_key")
         return key
 
-    def _other(self, given: bytes, digest: str, *, changes: bool) -> ApiKey:
-        """Of what is no API key: it is not remembered, since it is valid for a while only."""
-        if (measuring := self._measuring(digest)) is not None:
-            return measuring
-        if not changes and self.sessions.is_operator(given):
-            return OPEN
-        raise AuthenticationError("Incorrect API key provided.")
+    def _found(self, headers: Mapping[bytes, bytes], *, changes: bool) -> ApiKey:
+        """Of a header that is not remembered, or of a session. Errors as for `check`."""
+        given, bearer = key_in(headers), headers.get(b"authorization", b"")
+        if not given:
+            if (session := self.sessions.of(headers, changes=changes)) is not None:
+                return self.sessions.owner(session)
+            raise AuthenticationError(
+                "You didn't provide an API key. Send one of BERTH_API_KEYS as 'Authorization: Bearer KEY' or as "
+                "'x-api-key: KEY'.",
+                code="missing_api_key",
+            )
+        digest = hashlib.sha256(given).hexdigest()
+        key = self._by_digest.get(digest)  # how long that takes says nothing about a key
+        if key is None:  # what is no API key is not remembered, since it is valid for a while only
+            if (measuring := self._measuring(digest)) is not None:
+                return measuring
+            if not changes and self.sessions.is_operator(given):
+                return OPEN
+            raise AuthenticationError("Incorrect API key provided.")
+        self._known[given] = key
+        if bearer[:7].lower() == b"bearer " and bearer[7:].strip() == given:
+            if len(self._bearers) >= _FORMS * len(self._by_digest):
+                self._bearers.clear()
+            self._bearers[bearer] = key
+        return key
 
 
 def require_model(key: ApiKey, route: ModelRoute) -> None:

@@ -38,13 +38,13 @@ class StopReason(StrEnum):
     GONE = "gone"  # the client closed its connection
     STALLED = "stalled"  # the client sends nothing of its request, or reads nothing of its response
     DRAIN = "drain"  # Berth is shutting down, and the drain timeout is over
-    REPLACED = "replaced"  # the router was reloaded, and the drain timeout is over
+    REPLACED = "replaced"  # the router was reloaded, and the time for what it had then is over
 
 
 # What the client reads of it. What it may do is the same: to send the request again.
 DRAINED: Final = {
     StopReason.DRAIN: "Berth is shutting down.",
-    StopReason.REPLACED: "Berth's router was reloaded, and BERTH_DRAIN_TIMEOUT was over. Send the request again.",
+    StopReason.REPLACED: "Berth's router was reloaded, and the time of earlier requests is over. Send it again.",
 }
 
 
@@ -57,7 +57,7 @@ class InflightRequest:
 
     __slots__ = (
         *("_receive", "_send", "_task", "_waiting_since", "client", "held_bytes", "key", "loop"),
-        *("received_bytes", "receiving", "since", "started", "stopped", "watcher"),
+        *("complete", "received_bytes", "receiving", "since", "started", "stopped", "watcher"),
     )
 
     def __init__(
@@ -81,6 +81,7 @@ class InflightRequest:
         self.received_bytes = 0  # of the body
         self.held_bytes = 0  # of the worker's memory for bodies
         self.started = False  # True: the status and headers of the response are sent
+        self.complete = False  # the whole response is: many clients close their connection then
         self.stopped: StopReason | None = None
 
     async def receive(self) -> Message:
@@ -111,8 +112,8 @@ class InflightRequest:
         self._waiting_since = 0.0
 
     def stop(self, reason: StopReason) -> None:
-        """Cancels the request. The first reason counts."""
-        if self.stopped is None:
+        """Cancels the request. The first reason counts, and none after the whole response: its end is near."""
+        if self.stopped is None and not self.complete:
             self.stopped = reason
             self._task.cancel()
 

@@ -52,7 +52,7 @@ class RequestContext:
         *("first_token_s", "flags", "frames", "grant", "headers", "hops", "ignored", "inflight", "key", "large"),
         *("live_tokens", "load_s", "mirrored", "model", "moved_at_token", "preemptions", "prefix", "previous"),
         *("priority", "queue_s", "queued_at", "recording", "request", "request_id", "route", "rule", "served_by"),
-        *("served_headers",),
+        *("attempt_s", "ended", "served_headers"),
         *("session", "since", "status", "trace", "usage", "beginnings"),
     )
 
@@ -81,7 +81,9 @@ class RequestContext:
         self.status = 0  # of the response; 0: none yet
         self._encoder: StreamEncoder | None = None
         # written by forwarding
-        self.attempts, self.began = 0, 0.0  # the latter of time.monotonic(), of the last one
+        # The last two of time.monotonic(): of the last attempt, and of the end; 0: not yet. `attempt_s`: how long the
+        # first one took, if it has a trace and was all that the request needed; -1: else.
+        self.attempts, self.attempt_s, self.began, self.ended = 0, -1.0, 0.0, 0.0
         self.failures: list[Attempt] = []
         self.served_by: Replica | None = None  # the last one that the request was sent to
         self.served_headers: Sequence[tuple[bytes, bytes]] = ()  # that name it
@@ -149,6 +151,7 @@ class RequestContext:
         headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
         await self.inflight.send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await self.inflight.send({"type": "http.response.body", "body": body})
+        self.inflight.complete = True
 
     async def start(self) -> None:
         """The head of a stream."""
@@ -169,6 +172,7 @@ class RequestContext:
     async def end(self, frames: bytes) -> None:
         """The last canonical frames."""
         await self.inflight.send({"type": "http.response.body", "body": self.encoder.feed(frames)})
+        self.inflight.complete = True
 
     async def write(self, encoded: bytes) -> None:
         """Bytes of a stream, in the client's API."""
@@ -181,6 +185,7 @@ class RequestContext:
         if self.inflight.started:
             self.flags |= BROKEN
             await self.inflight.send({"type": "http.response.body", "body": self.encoder.fail(error)})
+            self.inflight.complete = True
         else:
             await self.send(error_reply(self.api, error))
 

@@ -21,6 +21,7 @@ _TRACEPARENT: Final = re.compile(  # versions after 00 may have more at their en
 _LONGEST_STATE: Final = 512  # bytes of a tracestate that W3C asks to pass on
 _PRINTABLE: Final = re.compile(rb"[\x20-\x7e]+")
 _SAMPLED: Final = b"13579bdf"  # last digits of flags
+_new: Final = tuple.__new__  # that of a named tuple is Python
 
 
 class Traces:
@@ -38,21 +39,18 @@ class Traces:
         found = _TRACEPARENT.fullmatch(given) if given is not None else None
         if given is None or found is None or (found[4] and given.startswith(b"00")):
             trace_id = self._bits(128).to_bytes(16)
-            return Trace(trace_id, span_id, b"", int.from_bytes(trace_id[8:]) < self._bound)
+            return _new(Trace, (trace_id, span_id, b"", int.from_bytes(trace_id[8:]) < self._bound, ""))
         trace, parent, flags = found.group(1, 2, 3)
-        trace_id, parent_id = unhexlify(trace), unhexlify(parent)
+        trace_id = unhexlify(trace)
         sampled = flags[1] in _SAMPLED if self._follows_parent else int.from_bytes(trace_id[8:]) < self._bound
-        if (state := headers.get(b"tracestate")) is None:
-            return Trace(trace_id, span_id, parent_id, sampled)
-        kept = len(state) <= _LONGEST_STATE and _PRINTABLE.fullmatch(state)
-        return Trace(trace_id, span_id, parent_id, sampled, state.decode() if kept else "")
+        state = headers.get(b"tracestate", b"")
+        kept = state and len(state) <= _LONGEST_STATE and _PRINTABLE.fullmatch(state)
+        return _new(Trace, (trace_id, span_id, unhexlify(parent), sampled, state.decode() if kept else ""))
 
 
 def headers(trace: Trace, attempt: int) -> dict[str, str]:
     """What the engine gets: its span, if it makes one, is a child of this attempt's."""
     trace_id, span_id, _, sampled, state = trace
     parent_id = int.from_bytes(span_id) ^ attempt  # as journal.attempt_id
-    found = {"traceparent": f"00-{trace_id.hex()}-{parent_id:016x}-{'01' if sampled else '00'}"}
-    if state:
-        found["tracestate"] = state
-    return found
+    text = f"00-{trace_id.hex()}-{parent_id:016x}-{'01' if sampled else '00'}"
+    return {"traceparent": text, "tracestate": state} if state else {"traceparent": text}

@@ -1,6 +1,7 @@
 """POST of the client APIs, as plain ASGI applications: nothing of a framework is on the path of a token."""
 
 import re
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -66,6 +67,7 @@ class Inference:
             log.exception("response aborted", request=ctx.request_id, model=ctx.model)
         finally:
             worker.inflight.end(ctx.inflight)
+            ctx.ended = time.monotonic()
             duration_s = worker.meter.observe(ctx)
             worker.journal.put(ctx, self._api_index)
             if worker.access_log.enabled and ctx.accepted:
@@ -141,7 +143,7 @@ class Inference:
         """False: the response is out already. ApiError for a request that no engine gets."""
         worker = self._worker
         key = worker.auth.check(headers, ctx.inflight.client)
-        ctx.inflight.key = key.slot
+        ctx.key, ctx.inflight.key = key, key.slot
         body = await self._read(ctx, headers)
         run = worker.off_loop.run if ctx.large else None
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)

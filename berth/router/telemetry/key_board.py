@@ -21,6 +21,8 @@ class KeyBoard:
             self.row[slot * KEY_WIDTH + IN_FLIGHT] = 0.0
         self._claimed, self._claims = board.claims, -1
         self._used: tuple[memoryview[float], ...] = ()
+        self._indexes: tuple[int, ...] = ()
+        self._live: tuple[memoryview[float], ...] = ()
         # Counting first and looking then is exact only if processors do not read ahead of the writing: an atomic
         # operation in between.
         self.fence = threading.Lock()
@@ -35,6 +37,13 @@ class KeyBoard:
             self._used = tuple(used)
         return self._used
 
+    @property
+    def live(self) -> "tuple[memoryview[float], ...]":
+        """The rows of the live workers."""
+        if (indexes := self._board.live_indexes) is not self._indexes:
+            self._indexes, self._live = indexes, tuple(self._rows[index] for index in indexes)
+        return self._live
+
     def total(self, at: int) -> float:
         """Of a number that only grows."""
         total = 0.0
@@ -48,10 +57,9 @@ class KeyBoard:
 
     def in_flight(self, slot: int) -> float:
         """The requests of a client that are being served, of live workers."""
-        at, rows = slot * KEY_WIDTH + IN_FLIGHT, self._rows
-        total = 0.0
-        for index in self._board.live_indexes:
-            total += rows[index][at]
+        at, total = slot * KEY_WIDTH + IN_FLIGHT, 0.0
+        for row in self.live:
+            total += row[at]
         return total
 
     def limited(self, slot: int, limit: str) -> None:

@@ -175,7 +175,7 @@ class Meter:
         row[continued] += ctx.continued
         if ctx.rule is not None:
             row[self._rules[ctx.rule.name]] += 1
-        duration_s, first_s = time.monotonic() - ctx.since, ctx.first_token_s
+        duration_s, first_s = (ctx.ended or time.monotonic()) - ctx.since, ctx.first_token_s
         if first_s is not None:
             self._add(first_token, first_s)
         self._add(duration, duration_s)

@@ -12,6 +12,7 @@ from typing import Final
 from berth.canonical import Usage
 from berth.ipc import journal
 from berth.ipc.journal import (
+    NO_ATTEMPT,
     NONE,
     OPERATIONS,
     OVER,
@@ -65,8 +66,7 @@ class RequestJournal:
 
     def put(self, ctx: RequestContext, api: int, phase: int = OVER, place: int = -1) -> None:
         """`place`: of the record of a request in progress."""
-        flags, now, usage, trace = ctx.flags, time.monotonic(), ctx.usage, ctx.trace
-        since, operation = ctx.inflight.since, ctx.api.operation
+        flags, now, usage, trace = ctx.flags, ctx.ended or time.monotonic(), ctx.usage, ctx.trace
         if place < 0:
             del self.running[ctx]
             if ctx.status == _UNAUTHORIZED:
@@ -75,11 +75,10 @@ class RequestJournal:
             place = self._ring + sequence % RING_RECORDS * RECORD.size
         else:
             sequence = self._updates = self._updates + 1
+        since, operation, form = ctx.inflight.since, ctx.api.operation, None
         if ctx.accepted:
-            since, request, operation = ctx.since, ctx.request, ctx.request.operation
-            if request.stream:
-                flags |= journal.STREAM
-            form = request.body.get("response_format")
+            since, operation, form = ctx.since, ctx.request.operation, ctx.request.body.get("response_format")
+            flags |= journal.STREAM if ctx.request.stream else 0
             if type(form) is dict and form.get("type") != "text":
                 flags |= journal.SCHEMA
         queue_s = ctx.queue_s + (now - ctx.queued_at if ctx.queued_at else 0.0)
@@ -91,14 +90,20 @@ class RequestJournal:
         previous = NONE if ctx.previous is None else self._replicas[ctx.previous.name]
         decided = 0 if ctx.rule is None else self._rules[ctx.rule.name]
         names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, decided, *trace[:3])
-        texts = (ctx.request_id.encode(), ctx.error_code.encode("utf-8", "replace"))
-        first_token_s = -1.0 if ctx.first_token_s is None else ctx.first_token_s
-        times = (time.time() - (now - since), queue_s, first_token_s, now - since)
-        RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *texts, sequence)
+        times = (self._wall + since, queue_s, -1.0 if ctx.first_token_s is None else ctx.first_token_s, now - since)
+        began = (ctx.began - since, ctx.attempt_s) if ctx.attempt_s >= 0 else NO_ATTEMPT
+        code = ctx.error_code.encode("utf-8", "replace") if ctx.error_code else b""
+        last = (ctx.request_id.encode(), code, *began, sequence)
+        RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *last)
 
     def put_attempt(self, ctx: RequestContext, outcome: Outcome, *, continues: bool) -> None:
-        """Of a request with a trace: its last attempt, which is over. `continues`: a stream that was cut."""
+        """Of a request with a trace: its last attempt, which is over. `continues`: a stream that was cut. If the first
+        one is all that the request needs, the request's own record has it.
+        """
         now, trace, request = time.monotonic(), ctx.trace, ctx.request
+        if outcome is Outcome.OK and ctx.attempts == 1:
+            ctx.attempt_s = now - ctx.began
+            return
         sequence = self._sequence = self._sequence + 1
         place = self._ring + sequence % RING_RECORDS * RECORD.size
         flags = journal.ATTEMPT | (journal.STREAM if request.stream else 0)
@@ -110,7 +115,7 @@ class RequestJournal:
         duration_s, first_s = now - ctx.began, -1.0
         if ctx.first_token_s is not None and ctx.since + ctx.first_token_s >= ctx.began:
             first_s = ctx.since + ctx.first_token_s - ctx.began
-        times = (time.time() - duration_s, 0.0, first_s, duration_s)
+        times = (self._wall + ctx.began, 0.0, first_s, duration_s)
         tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, 0, 0)
         codes = (0, ctx.attempts, flags, self.running[ctx], self._operations[request.operation], OVER, trace.sampled)
         replica = NONE if ctx.served_by is None else self._replicas[ctx.served_by.name]
@@ -118,14 +123,15 @@ class RequestJournal:
         trace_id, span_id = trace[:2]
         spans = (trace_id, (int.from_bytes(span_id) ^ ctx.attempts).to_bytes(8), span_id)  # as journal.attempt_id
         names = (self._models.get(ctx.model, NONE), ctx.key.slot, replica, previous, 0, *spans)
-        texts = (ctx.request_id.encode(), outcome.encode())
-        RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *texts, sequence)
+        last = (ctx.request_id.encode(), outcome.encode(), *NO_ATTEMPT, sequence)
+        RECORD.pack_into(self._map, place, sequence, *times, *tokens, *codes, *names, *last)
 
     def refresh(self) -> Mapping[str, int]:
         """Rewrites the table: the oldest requests, as far as there is room. Returns the tokens of streams so far, by
         model.
         """
         now, place, listed = time.monotonic(), self._table, 0
+        self._wall = time.time() - now  # a clock that was set is noticed within REFRESH_S
         tokens: dict[str, int] = {}
         for ctx, api in self.running.items():
             if now - ctx.inflight.since < LISTED_AFTER_S:

@@ -11,6 +11,7 @@ from berth import __version__
 from berth.gpu_parts import parts
 from berth.notices import Notice
 from berth.plan import ModelRoute, Plan, Replica
+from berth.records.starts import How, start_kind
 from berth.router.telemetry.quantiles import Latest, sides
 from berth.state import AttachedFault, Canary, ReplicaState, ReplicaStatus, State
 
@@ -235,7 +236,7 @@ def _canary(canary: Canary, route: ModelRoute, latest: Latest | None) -> dict[st
 
 def start_of(state: ReplicaState) -> dict[str, Any]:
     phases = dict(state.start_phases)
-    how = "wake" if "wake" in phases else "load"
+    how = "wake" if "wake" in phases else "fork" if start_kind(phases) is How.FORKED else "load"
     return {"how": how, "seconds": round(sum(phases.values()), 2), "phases": phases}
 
 

@@ -43,7 +43,7 @@ class ResponseTooLongError(UpstreamFailureError):
     """The engine sent more than a response may have."""
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """A connection to an engine, and the response on it.
 
     `request` starts an exchange and returns when the head of the response is there; `read` returns what has come of the
@@ -277,10 +277,18 @@ class Connection(asyncio.Protocol):
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    # asyncio.Protocol
+    # asyncio.Protocol, which is no base of it: no extension type can have one that is none
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+
+    def eof_received(self) -> None:
+        """The transport closes itself."""
+
+    def pause_writing(self) -> None:
+        """Requests are written as a whole."""
+
+    resume_writing = pause_writing
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser

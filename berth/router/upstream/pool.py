@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from berth.plan import API_PATH, UNIX_SCHEME
@@ -114,15 +114,15 @@ class Pool:
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> Connection:
         limit_s = min(self._connect_timeout_s, timeout_s)
-        connection = Connection(
-            loop, self._forget
-        )  # no closure: a compiled one would hold the connection, and so itself
+        # no closure: a compiled one would hold the connection, and so itself
+        connection = Connection(loop, self._forget)
+        protocol = cast("asyncio.Protocol", connection)
         try:
             async with asyncio.timeout(limit_s):
                 if self._socket is not None:
-                    await loop.create_unix_connection(lambda: connection, self._socket)
+                    await loop.create_unix_connection(lambda: protocol, self._socket)
                 else:
-                    await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls)
+                    await loop.create_connection(lambda: protocol, self._host, self._port, ssl=self._tls)
         except TimeoutError as exc:
             raise ConnectFailedError(f"no connection in {limit_s:g} s") from exc
         except (OSError, ValueError, UnicodeError) as exc:  # a name that cannot be resolved raises any of these

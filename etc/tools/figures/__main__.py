@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from etc.tools.figures import cost, report
+from etc.tools.figures import cost, forms, instructions, report
 from etc.tools.figures.budget import excesses, measured
 from etc.tools.figures.census import is_within, take
 from etc.tools.figures.helpers import one_use_helpers
@@ -27,12 +27,6 @@ WALKS = {  # name -> the scene that it is from, and what it is
     "anthropic-stream": ("router", "the same, streamed: three tokens"),
     "anthropic-token": ("router", "one token in the middle of a stream"),
     **{f"{name}-token": ("router", f"the same in {path}") for name, (path, _, _) in TRANSLATED.items()},
-    "pair": ("features", "a chat in front of two engines"),
-    "pair-stream": ("features", "the same, streamed: 25 tokens"),
-    "canary": ("features", "a chat during a migration, with a canary at 25 %"),
-    "canary-stream": ("features", "the same, streamed: 25 tokens"),
-    "rules": ("features", "a chat with 20 rules of BERTH_ROUTES, of which none holds"),
-    "rules-stream": ("features", "the same, streamed: 25 tokens"),
     "plan": ("boot", "berth plan: from BERTH_MODELS to argv, on the CPU"),
     "boot": ("boot", "berth boot until its files are written"),
     "death": ("control", "an engine dies, until the new State is published"),
@@ -49,11 +43,17 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     one.add_argument("--helpers", metavar="PATH", help="list the one-use private helpers of a folder or file")
     one.add_argument("--walk", choices=WALKS, metavar="NAME", help="list the functions of a walk in order")
     one.add_argument(
-        "--cost",
-        action="store_true",
-        help="only the CPU time of limits, usage, traces, the journal, a canary and rules",
+        *("--cost",),
+        nargs="*",
+        metavar="FOLDER",
+        help="only the CPU time of limits, usage, traces and the journal; or that of several forms of Berth, each a "
+        "folder: a clone, or its .compiled",
     )
     one.add_argument("--budget", action="store_true", help="also end with 1 when a figure is over its budget")
+    parser.add_argument("--python", default=sys.executable, help="for --cost FOLDER: which Python runs the forms")
+    parser.add_argument(
+        "--instructions", action="store_true", help="with --cost FOLDER: count them instead, by Valgrind"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, walks step by step")
     return parser.parse_args(words)
 
@@ -63,8 +63,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.helpers:
         print(_helpers(options.helpers))
         return 0
-    if options.cost:
-        print(cost.text(cost.costs()))
+    if options.cost is not None:
+        print(_cost(options.cost, options.python, by_instructions=options.instructions))
         return 0
     if options.walk:
         print(report.walk(walks_of([WALKS[options.walk][0]])[options.walk]))
@@ -73,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
     census, imports, walks = take(files, one_use_helpers(files)), folders(files), walks_of()
     lengths = {name: length(walk) for name, walk in walks.items()}
     calls = system_calls() if is_available() else {}
-    figures = measured(census[0], imports, lengths, calls)
+    figures = measured(census[0], imports, lengths, cost.calls(), calls)
     print(report.code(census), report.imports(imports), report.walks(lengths), report.budget(figures), sep="\n\n")
     if options.json:
         document = {"code": census, "imports": imports, "walks": lengths, "budget": figures, "steps": walks}
@@ -81,6 +81,14 @@ def main(words: Sequence[str] | None = None) -> int:
     problems = excesses(figures) if options.budget else []
     print("".join(f"\nover budget: {problem}" for problem in problems), end="\n" if problems else "")
     return 1 if problems else 0
+
+
+def _cost(folders: Sequence[str], python: str, *, by_instructions: bool) -> str:
+    if not folders:
+        return cost.text(cost.costs(), cost.calls())
+    if by_instructions:
+        return instructions.text(instructions.instructions(folders, python=python))
+    return forms.text(forms.compare(folders, python=python))
 
 
 def _helpers(path: str) -> str:

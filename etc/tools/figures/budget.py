@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from etc.tools.figures.census import Census
+from etc.tools.figures.cost import Calls
 from etc.tools.figures.imports import Folder
 from etc.tools.figures.system_calls import REQUEST, TOKEN, TRANSLATED_TOKEN
 from etc.tools.figures.walk import Length
@@ -32,9 +33,14 @@ BUDGETS: Mapping[str, Budget] = {
     "calls of a plain chat": Budget(most=121, aim=110),
     "calls of an Anthropic message": Budget(most=152, aim=140),
     "calls of an idle worker in a period": Budget(most=16, aim=16),
-    "calls of a chat with a canary, times those without": Budget(most=1.03, aim=1.03),
-    "calls of a stream with a canary, more than without": Budget(most=3, aim=3),
-    "calls of a chat with 20 rules, more than without": Budget(most=6, aim=6),
+    # of functions, C's too: by a key with every limit, a sampled trace, and the journal
+    "calls that all features add to a chat": Budget(most=47, aim=40),
+    "calls that all features add to a streamed chat": Budget(most=47, aim=40),
+    "added to a token by all features": Budget(most=0, aim=0),
+    "calls that a canary adds to a chat": Budget(most=18, aim=15),
+    "calls that a canary adds to a streamed chat": Budget(most=18, aim=15),
+    "calls that 20 rules add to a chat": Budget(most=22, aim=20),
+    "added to a chat by a model on request": Budget(most=0, aim=0),
     REQUEST: Budget(most=20, aim=15),
     TOKEN: Budget(most=6, aim=4),
     TRANSLATED_TOKEN: Budget(most=6, aim=4),
@@ -45,7 +51,11 @@ BUDGETS: Mapping[str, Budget] = {
 
 
 def measured(
-    census: Census, folders: Sequence[Folder], walks: Mapping[str, Length], system_calls: Mapping[str, float]
+    census: Census,
+    folders: Sequence[Folder],
+    walks: Mapping[str, Length],
+    features: Calls,
+    system_calls: Mapping[str, float],
 ) -> dict[str, float]:
     """The figures that have a budget. `census` is that of the whole; `system_calls` are empty where they cannot be
     counted.
@@ -64,9 +74,13 @@ def measured(
         "calls of a plain chat": walks["chat"].calls,
         "calls of an Anthropic message": walks["anthropic"].calls,
         "calls of an idle worker in a period": walks["idle-period"].calls,
-        "calls of a chat with a canary, times those without": round(walks["canary"].calls / walks["pair"].calls, 3),
-        "calls of a stream with a canary, more than without": walks["canary-stream"].calls - walks["pair-stream"].calls,
-        "calls of a chat with 20 rules, more than without": walks["rules"].calls - walks["pair"].calls,
+        "calls that all features add to a chat": features.request["all"] - features.request["off"],
+        "calls that all features add to a streamed chat": features.stream["all"] - features.stream["off"],
+        "added to a token by all features": round(features.token["all"] - features.token["off"], 1),
+        "calls that a canary adds to a chat": features.request["canary"] - features.request["pair"],
+        "calls that a canary adds to a streamed chat": features.stream["canary"] - features.stream["pair"],
+        "calls that 20 rules add to a chat": features.request["rules"] - features.request["ready"],
+        "added to a chat by a model on request": features.request["on request"] - features.request["ready"],
         **system_calls,
         "one-use private helpers, % of all functions": round(100 * census.one_use_share, 1),
         "functions of more than 40 lines": census.too_long,

@@ -4,10 +4,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 WORD = "lorem"  # occurs nowhere else in a response
 _HEAD = {"id": "chatcmpl-0a1b2c3d4e5f", "created": 1_772_000_000, "model": "chat"}
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
 _USAGE = {"prompt_tokens": 9, "total_tokens": 12, "completion_tokens": 3, "prompt_tokens_details": None}
 
 
@@ -38,24 +43,19 @@ class Engine:
                 if json.loads(body or b"{}").get("stream"):
                     await self._stream(writer, _frame if "/chat/" in head[""] else _text_frame)
                 else:
-                    writer.write(_whole())
+                    writer.write(whole_response())
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the router closed it
         finally:
             writer.close()
 
     async def _stream(self, writer: asyncio.StreamWriter, frame: Callable[..., bytes]) -> None:
-        writer.write(
-            b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-            b"transfer-encoding: chunked\r\n\r\n"
-        )
+        writer.write(_STREAM_HEAD)
         if frame is _frame:
             writer.write(_chunk(_frame({"role": "assistant", "content": ""})))
         while await self._steps.get():
             writer.write(_chunk(frame({"content": WORD})))
-        writer.write(_chunk(frame({"content": ""}, finish="stop")))
-        writer.write(_chunk(_event({**_HEAD, "object": "chat.completion.chunk", "choices": [], "usage": _USAGE})))
-        writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        writer.write(_end(frame))
 
 
 async def read_head(reader: asyncio.StreamReader) -> dict[str, str]:
@@ -69,7 +69,9 @@ async def read_head(reader: asyncio.StreamReader) -> dict[str, str]:
     return {"": first, **{name.strip().lower(): value.strip() for name, _, value in pairs}}
 
 
-def _whole() -> bytes:
+@cache
+def whole_response() -> bytes:
+    """Head and body, of one token."""
     message: dict[str, Any] = {
         "role": "assistant",
         "content": WORD,
@@ -83,6 +85,20 @@ def _whole() -> bytes:
         f"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+@cache
+def stream_parts() -> tuple[bytes, bytes, bytes, bytes]:
+    """Of a streamed chat: the head, the first frame, the frame of a token, and what ends it."""
+    first, word = _frame({"role": "assistant", "content": ""}), _frame({"content": WORD})
+    return _STREAM_HEAD, _chunk(first), _chunk(word), _end(_frame)
+
+
+def _end(frame: Callable[..., bytes]) -> bytes:
+    usage = _event({**_HEAD, "object": "chat.completion.chunk", "choices": [], "usage": _USAGE})
+    return b"".join(
+        (_chunk(frame({"content": ""}, finish="stop")), _chunk(usage), _chunk(b"data: [DONE]\n\n"), b"0\r\n\r\n")
+    )
 
 
 def _frame(delta: dict[str, Any], finish: str | None = None) -> bytes:

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import granian
 import uvloop
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
+from granian.server import mp
 from granian.server.embed import Server
 
 from etc.tools.figures.box import Box, run_command
@@ -61,12 +61,12 @@ def router_walks(box: Box, recorder: Recorder) -> dict[str, Walk]:
     replica = {"url": f"http://127.0.0.1:{engine_port}/v1", "dialect": "vllm", "model": "chat"}
     environ_models = json.dumps({"chat": {"engines": [replica]}})
     box.write_plan(environ_models)
-    original, granian.Granian = granian.Granian, Granian  # type: ignore[assignment] # as much of it as is used
+    original, mp.MPServer = mp.MPServer, Granian  # type: ignore[misc,assignment] # as much of it as is used
     try:
         with recorder.installed():
             run_command(["router", "--run-dir", str(box.run_dir)], box.environ(environ_models))
     finally:
-        granian.Granian = original
+        mp.MPServer = original  # type: ignore[misc]
     return walks
 
 

@@ -12,7 +12,6 @@ import msgspec
 from etc.tools.figures.boot_walks import boot_walks
 from etc.tools.figures.box import Box, box
 from etc.tools.figures.control_walks import control_walks
-from etc.tools.figures.feature_walks import feature_walks
 from etc.tools.figures.recorder import Recorder
 from etc.tools.figures.router_walks import router_walks
 from etc.tools.figures.walk import Walk
@@ -21,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 120
 SCENES: Mapping[str, Callable[[Box, Recorder], dict[str, Walk]]] = {
     "router": router_walks,
-    "features": feature_walks,
     "boot": boot_walks,
     "control": control_walks,
 }

@@ -15,7 +15,7 @@ if ! command -v chromium >/dev/null; then
     echo "page-test needs Chromium. Debian: apt-get install chromium" >&2
     exit 1
   fi
-  apt-get update -qq && apt-get install -y -qq chromium
+  apt-get update -qq && apt-get install -y -qq chromium fonts-noto-color-emoji
 fi
 
 wanted() {

@@ -37,22 +37,24 @@ def table(*models: ModelSpec, host: HostInfo | None = None) -> str:
     return plan_table(with_short_commands(plan))
 
 
-def test_shows_a_standby_and_an_embedding_model_on_one_gpu() -> None:
-    assert table(CHAT, EMBED) == snapshot("""\
-Berth will serve on http://0.0.0.0:8000 with 1 router worker(s)
-
+# By paragraph: what is shown of CHAT and EMBED on one GPU.
+SHOWN = {
+    "head": snapshot("Berth will serve on http://0.0.0.0:8000 with 1 router worker(s)"),
+    "GPUs": snapshot("""\
 GPUs (driver 580.65.06, CUDA 13.0)
   0  NVIDIA Fake 80GB  80.0 GiB, 80.0 GiB free
      [####################################....] 90.0% planned
         83.6%  chat-vllm or chat-sglang
-         6.4%  embed-vllm
-
+         6.4%  embed-vllm\
+"""),
+    "chat": snapshot("""\
 chat, also called gpt-4o-mini
   source    Qwen/Qwen3-8B
   task      generate
   context   40,960 tokens
-  load      always
-
+  load      always\
+"""),
+    "chat-vllm": snapshot("""\
   chat-vllm
     engine        vllm                                    named in BERTH_MODELS
     where         GPU 0, 83.6% of its memory              the fewest GPUs that hold it
@@ -64,8 +66,9 @@ chat, also called gpt-4o-mini
     context       40,960 tokens                           the model's limit
       holds       354,066 tokens: 8 full requests         the engine's layout
       each token  144.0 KiB                               its layers in config.json
-    command       serve 'a b'
-
+    command       serve 'a b'\
+"""),
+    "chat-sglang": snapshot("""\
   chat-sglang
     engine        sglang                                  starts when chat-vllm has failed
                                                           permanently (standby: cold)
@@ -78,14 +81,16 @@ chat, also called gpt-4o-mini
     context       40,960 tokens                           the model's limit
       holds       346,784 tokens: 8 full requests         the engine's layout
       each token  144.0 KiB                               its layers in config.json
-    command       serve 'a b'
-
+    command       serve 'a b'\
+"""),
+    "embed": snapshot("""\
 embed
   source    BAAI/bge-m3
   task      embed
   context   8,192 tokens
-  load      always
-
+  load      always\
+"""),
+    "embed-vllm": snapshot("""\
   embed-vllm
     engine        vllm                                    named in BERTH_MODELS
     where         GPU 0, 6.4% of its memory               the fewest GPUs that hold it
@@ -96,7 +101,14 @@ embed
       overhead       3.0 GiB  ############                vllm's figure
     context       8,192 tokens                            the model's limit
     command       serve 'a b'\
-""")
+"""),
+}
+
+
+@pytest.mark.parametrize("paragraph", SHOWN)
+def test_shows_a_standby_and_an_embedding_model_on_one_gpu(paragraph: str) -> None:
+    paragraphs = dict(zip(SHOWN, table(CHAT, EMBED).split("\n\n"), strict=True))
+    assert paragraphs[paragraph] == SHOWN[paragraph]
 
 
 def test_lists_each_hot_engine_with_its_share() -> None:

@@ -31,7 +31,7 @@ def test_failures_reject_as_the_table_says(bad: int, count: int, rejected: bool)
         ({"empty": 6}, "empty answers: 6 of 500"),
         ({"slow": 80}, "slow answers: 80 of 500"),
         ({"slow": 25}, ""),
-        ({"unfit": 1}, "formats: 1 answers without the requested format; 0"),
+        ({"unfit": 1}, "formats: 1 without the requested format; the stable replica: 0"),
         ({"tokens": 25_000, "tokens_squared": 25_000 * 60}, "lengths: 0.50 times"),
         ({"tokens": 100_000, "tokens_squared": 100_000 * 240}, "lengths: 2.00 times"),
         ({"tokens": 48_000}, ""),

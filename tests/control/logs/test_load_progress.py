@@ -6,8 +6,10 @@ from berth.control.logs.load_progress import Bar, Tracker, advance, log_level, p
 from berth.state import Progress
 
 VLLM = [
-    ("INFO [arg_utils.py:9] non-default args: {'compilation_config': 'torch.compile'}", "process", None),
-    ("WARNING [vllm.py:1703] Enforce eager set, disabling torch.compile, CUDAGraphs", "process", None),
+    ("berth exec: forked from the preloaded vllm, as process 17947", "fork", None),
+    ("berth exec: started without the preloaded vllm: the fork ended with 1", "import", None),
+    ("INFO [arg_utils.py:9] non-default args: {'compilation_config': 'torch.compile'}", "import", None),
+    ("WARNING [vllm.py:1703] Enforce eager set, disabling torch.compile, CUDAGraphs", "import", None),
     ("INFO 11-21 03:41:00 [gpu_model_runner.py:4820] Starting to load model Qwen/Qwen3-8B...", "load", None),
     ("Fetching 4 files:  25%|##5       | 1/4 [00:00<00:00,  9.71it/s]", "download", 25),
     ("model-00001-of-00002.safetensors:  10%|#         | 100M/1.00G [00:05<00:38, 90.5MB/s]", "download", 10),

@@ -156,7 +156,7 @@ def test_shows_a_migration_with_its_numbers(control: Control, capsys: pytest.Cap
         "  gate      failures: passed (1 of 40; the stable replica: 0 of 120)",
         "  gate      empty answers: passed (0 of 0; the stable replica: 0 of 0)",
         "  gate      slow answers: passed (2 of 20; the stable replica: 0 of 0)",
-        "  gate      formats: passed (0 answers without the requested format; 0)",
+        "  gate      formats: passed (0 without the requested format; the stable replica: 0)",
         "  gate      lengths: passed (0 and 0 answers, of 30 that are needed)",
     ]
     assert control.requests == [Request(operation="7")]

@@ -22,11 +22,28 @@ def test_reload_ends_also_when_control_was_restarted_before_it_began(began: bool
     after = Operations(EventRing())
     after.resume(before.kept)
 
-    assert [after.take_reload(), after.take_reload()] == [True, False]
+    assert [after.take_reload(), after.take_reload()] == [not began, False]
     after.settle(NOTHING, (OLD, NEW), 2.0)
     assert [one.id for one in after.running] == [asked.id]
     after.settle(NOTHING, (NEW,), 3.0)
     assert [one.state for one in after.kept.operations] == [OperationState.DONE]
+
+
+def test_a_reload_that_has_begun_is_followed_by_another_one() -> None:
+    """Its workers know the plan and the certificate of then. One that has not begun is the same."""
+    store = Operations(EventRing())
+    first, same = (store.ask(Change(action=Action.RELOAD), NOTHING, workers=(OLD,), now=1.0).operation for _ in "12")
+    assert store.take_reload()
+    second = store.ask(Change(action=Action.RELOAD), NOTHING, workers=(OLD, NEW), now=1.0).operation
+
+    assert first
+    assert second
+    assert first == same != second
+    assert store.take_reload()
+    store.settle(NOTHING, {NEW}, 2.0)
+    assert [one.id for one in store.running] == [second.id]
+    store.settle(NOTHING, {NEW + 1}, 3.0)
+    assert store.running == ()
 
 
 def test_no_reload_without_one_that_is_running() -> None:

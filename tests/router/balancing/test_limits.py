@@ -20,6 +20,7 @@ from berth.apis.ollama.chat import OllamaChat
 from berth.apis.openai.chat import OpenaiChat
 from berth.canonical import InferenceRequest, Operation, Usage
 from berth.errors import BudgetError, RateLimitError
+from berth.ipc.journal import LIMITED as LIMITED_FLAG
 from berth.ipc.key_counters import CHARGED, IN_FLIGHT, KEY_WIDTH, LIMITED, REQUESTS_USED, TOKENS_USED, WAITS
 from berth.plan import ApiKey, Keys
 from berth.router.balancing.admission import Admission
@@ -114,8 +115,10 @@ async def test_rate_lets_a_burst_pass_and_the_next_one_wait(setup: Setup) -> Non
     for _ in range(5):
         await asyncio.wait_for(setup.admit(setup.call(limited)), 0.05)
     began = time.monotonic()
-    await setup.admit(setup.call(limited))
+    delayed = setup.call(limited)
+    await setup.admit(delayed)
 
+    assert delayed.flags == LIMITED_FLAG
     assert 0.01 < time.monotonic() - began < 2
     assert setup.number(WAITS, limited) == 1
 
@@ -327,3 +330,33 @@ async def test_tokens_that_are_not_there_give_the_request_back(setup: Setup) -> 
         await setup.admit(setup.call(limited, size=4, max_tokens=600))
 
     assert setup.number(REQUESTS_USED, limited) == pytest.approx(used)
+
+
+async def test_limits_of_a_key_that_has_changed_hold_at_once(setup: Setup) -> None:
+    await setup.admit(setup.call(key(requests_per_minute=6000)))
+    await setup.admit(setup.call(key(requests_per_minute=1, burst_s=0)))  # the new rate counts what was used as its own
+    with pytest.raises(RateLimitError, match="1 requests per minute"):
+        await setup.admit(setup.call(key(requests_per_minute=1, burst_s=0)))
+
+    used_up = setup.call(key())
+    await setup.admit(used_up)
+    setup.end(used_up, prompt=10)
+    rejected = setup.call(key(tokens_per_month=10))
+    with pytest.raises(BudgetError, match="10 tokens of this month"):
+        await setup.admit(rejected)
+    assert (used_up.flags, rejected.flags) == (0, LIMITED_FLAG)
+    await setup.admit(setup.call(key(tokens_per_month=10, month_from=10)))  # the next month
+
+
+async def test_others_may_hold_the_places_that_are_not_seen_yet(setup: Setup) -> None:
+    """Near the limit a worker looks twice; one that is refused gives back what it has counted."""
+    limited = key(concurrency=2)
+    first, second, third = (setup.call(limited) for _ in range(3))
+    await setup.admit(first)
+    await setup.admit(second)
+    waits = asyncio.ensure_future(setup.admit(third))
+    await asyncio.sleep(0)
+    assert [bool(ctx.flags & LIMITED_FLAG) for ctx in (first, second, third)] == [False, False, True]
+    waits.cancel()
+    await asyncio.gather(waits, return_exceptions=True)
+    assert setup.number(IN_FLIGHT, limited) == 2

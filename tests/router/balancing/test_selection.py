@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import httpx
 import pytest
 
-from berth.canonical import Operation
-from berth.plan import Keys, Standby
+from berth.apis.openai.chat import OpenaiChat
+from berth.canonical import InferenceRequest, Operation
+from berth.plan import Keys, ModelRoute, Standby
 from berth.router.balancing.admission import Admission
 from berth.router.balancing.selection import split
 from berth.router.balancing.upstreams import SHARES, Split, Upstream, Upstreams
+from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
@@ -29,6 +29,14 @@ from tests.fakes.router import RouterProcess, make_plan, publish, replica, repli
 from tests.fakes.upstream import RESET, FakeUpstream, chat_answer
 
 HOT = Standby.HOT
+
+
+def asked(its_route: ModelRoute, *, session: bytes = b"", beginnings: tuple[bytes, ...] = ()) -> RequestContext:
+    """A chat whose client says and hears nothing."""
+    ctx = RequestContext(OpenaiChat(), "x", InflightRequest.__new__(InflightRequest))
+    request = InferenceRequest(operation=Operation.CHAT, model=its_route.name, body={})
+    ctx.accept(request, its_route, session=session, beginnings=beginnings)
+    return ctx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +163,8 @@ def test_peers_are_ordered_by_load_with_ejected_ones_last(tmp_path: Path) -> Non
     first, second, _third, fourth = upstreams.ready(plan.models[0])
     meter.on_replica(second.replica, 2)
     upstreams.failed(fourth, certain=True)
-    request = SimpleNamespace(operation=Operation.CHAT)
-    call = cast("RequestContext", SimpleNamespace(route=plan.models[0], session=b"", beginnings=(), request=request))
 
-    twins = Admission(plan, upstreams, meter).peers(call, first)
+    twins = Admission(plan, upstreams, meter).peers(asked(plan.models[0]), first)
 
     assert [twin.replica.name for twin in twins] == ["m-c", "m-b", "m-d"]
     board.close()
@@ -176,9 +182,8 @@ def test_prompts_that_begin_alike_go_to_one_replica_until_it_is_much_busier(tmp_
     admission = Admission(plan, upstreams, meter)
 
     def first(session: int, *beginnings: bytes) -> Upstream:
-        fields = {"session": session.to_bytes(16, "big"), "beginnings": beginnings}
-        call = SimpleNamespace(route=plan.models[0], request=SimpleNamespace(operation=Operation.CHAT), **fields)
-        return admission.candidates(cast("RequestContext", call))[0]
+        ctx = asked(plan.models[0], session=session.to_bytes(16, "big"), beginnings=beginnings)
+        return admission.candidates(ctx)[0]
 
     holder = first(1, b"document")
     assert {first(number, b"document", b"question %d" % number) for number in range(2, 30)} == {holder}

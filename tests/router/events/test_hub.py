@@ -56,7 +56,22 @@ class Setup:
         for number in sequences:
             times, tokens, codes = (start, 0.0, -1.0, 2.0), (0, 0, 0, 0, 0), (200, 1, 0, 1, 0, 0, 0)
             values = RECORD.pack(
-                number, *times, *tokens, *codes, 0, 0, 0, 0, 0, b"", b"", b"", b"%d" % number, b"", number
+                number,
+                *times,
+                *tokens,
+                *codes,
+                0,
+                0,
+                0,
+                0,
+                0,
+                b"",
+                b"",
+                b"",
+                b"%d" % number,
+                b"",
+                *journal.NO_ATTEMPT,
+                number,
             )
             place = number % RING_RECORDS * RECORD.size
             data[place : place + RECORD.size] = values

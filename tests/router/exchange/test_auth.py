@@ -7,7 +7,7 @@ import pytest
 from berth.errors import AuthenticationError, ForbiddenError
 from berth.plan import Keys, OpenTo
 from berth.plan.keys import OPEN
-from berth.router.exchange.auth import Authenticator, may_use, require_model
+from berth.router.exchange.auth import _FORMS, Authenticator, may_use, require_model
 from berth.router.exchange.peers import Peers
 from berth.router.exchange.sessions import Sessions
 from berth.router.exchange.web_pages import WebPages
@@ -31,7 +31,29 @@ GATE = Authenticator(api_keys("first", "second"), WebPages(()), PRIVATE, NO_SESS
     ],
 )
 def test_accepts_a_key_in_either_header(headers: dict[bytes, bytes]) -> None:
-    GATE.check(headers, FAR)  # passes: no exception
+    first = GATE.check(headers, FAR)
+    assert GATE.check(headers, FAR) is first  # which is remembered now
+
+
+def test_what_is_remembered_of_one_header_is_no_pass_in_another() -> None:
+    gate = Authenticator(api_keys("first"), WebPages(()), PRIVATE, NO_SESSIONS)
+    gate.check({b"authorization": b"Bearer first"}, FAR)
+    gate.check({b"authorization": b"Basic first", b"x-api-key": b"first"}, FAR)
+    for headers in (
+        {b"authorization": b"first"},
+        {b"authorization": b"Basic first"},
+        {b"x-api-key": b"Bearer first"},
+        {b"authorization": b"Basic first", b"x-api-key": b"other"},
+    ):
+        with pytest.raises(AuthenticationError):
+            gate.check(headers, FAR)
+
+
+def test_few_of_the_ways_to_write_a_key_are_remembered() -> None:
+    gate = Authenticator(api_keys("first"), WebPages(()), PRIVATE, NO_SESSIONS)
+    for spaces in range(1, 50):
+        gate.check({b"authorization": b"Bearer" + b" " * spaces + b"first"}, FAR)
+        assert len(gate._bearers) <= _FORMS
 
 
 @pytest.mark.parametrize(

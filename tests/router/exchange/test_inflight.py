@@ -85,6 +85,30 @@ async def test_disconnect_cancels_the_work() -> None:
     assert (flight.stopped, flight.started) == (StopReason.GONE, False)
 
 
+@pytest.mark.parametrize("reason", StopReason)
+async def test_nothing_stops_a_request_after_its_whole_response(reason: StopReason) -> None:
+    """Many clients close the connection with the last byte: that is no response that was broken off."""
+    client, flights, engine_ends = Client(), InflightRequests(), asyncio.Event()
+
+    async def work(flight: InflightRequest) -> None:
+        await sends(flight)
+        flight.complete = True
+        await engine_ends.wait()
+
+    task = asyncio.ensure_future(fly(client, work, flights))
+    await asyncio.sleep(0)
+    if reason is StopReason.GONE:
+        client.leaves.set()
+        await look_after(flights)
+    else:
+        flights.stop_all(reason)
+    await asyncio.sleep(0)
+    assert not task.done()
+
+    engine_ends.set()
+    assert (await task).stopped is None
+
+
 async def test_empty_end_of_a_body_is_no_disconnect() -> None:
     client, flights = Client({"type": "http.request", "body": b"", "more_body": False}), InflightRequests()
     task = asyncio.ensure_future(fly(client, never, flights))

@@ -2,7 +2,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -50,7 +50,7 @@ def samples(board: Scoreboard, state: State | None = None, statuses: dict[str, R
 
 def request(*, accepted: bool = True, **fields: Any) -> RequestContext:
     """One that is over."""
-    ctx = RequestContext(OpenaiChat(), "x", cast("InflightRequest", None))
+    ctx = RequestContext(OpenaiChat(), "x", InflightRequest.__new__(InflightRequest))
     if accepted:
         ctx.accept(InferenceRequest(operation=Operation.CHAT, model="chat", body={}), PLAN.models[0])
     for name, value in fields.items():

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -83,7 +83,7 @@ class Workers:
 
     def answer(self, side: int, worker: int = 0, **given: Any) -> None:
         values = {"first_s": None, "total_s": 1.0, "tokens": 11, "status": 200, "frames": 0, "flags": 0, **given}
-        ctx = RequestContext(OpenaiChat(), "x", cast("InflightRequest", None))
+        ctx = RequestContext(OpenaiChat(), "x", InflightRequest.__new__(InflightRequest))
         ctx.accept(InferenceRequest(operation=Operation.CHAT, model="chat", body={}), PLAN.models[0])
         ctx.since, ctx.first_token_s = self.now - values["total_s"], values["first_s"]
         ctx.status, ctx.flags, ctx.frames = values["status"], values["flags"], values["frames"]

@@ -1,6 +1,7 @@
 """What is recorded of each request, and of those in progress."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -254,6 +255,40 @@ async def test_fallback(journal: Journal, forwarding: Forwarding, engines: tuple
     assert record.completion_tokens > 0
 
 
+SAMPLED = Trace(b"1" * 16, b"2" * 8, b"3" * 8, sampled=True)
+
+
+async def test_an_only_attempt_needs_no_record_of_its_own(
+    forwarding: Forwarding, engines: tuple[FakeUpstream, FakeUpstream]
+) -> None:
+    engines[0].answers(chat_answer(), error_answer("no", status=500))
+    engines[1].answers(chat_answer())
+    reader = Reader(forwarding.plan.paths.journal, Names(forwarding.plan, ()), attempts=True)
+    await forwarding.ask(OpenaiChat(), CHAT, Client(), trace=SAMPLED)
+    (record,) = reader.finished()
+    assert record.attempt is not None
+    after_s, took_s = record.attempt
+    assert 0 <= after_s <= after_s + took_s <= record.duration_s
+    assert took_s > 0
+    reader.close()
+
+
+async def test_attempts_of_which_one_failed_have_records(
+    forwarding: Forwarding, engines: tuple[FakeUpstream, FakeUpstream]
+) -> None:
+    engines[0].answers(error_answer("no", status=500))
+    engines[1].answers(chat_answer())
+    reader = Reader(forwarding.plan.paths.journal, Names(forwarding.plan, ()), attempts=True)
+    await forwarding.ask(OpenaiChat(), CHAT, Client(), trace=SAMPLED)
+    *attempts, record = reader.finished()
+    assert [(one.flags, one.replica) for one in attempts] == [
+        (("attempt",), "chat-a"),
+        (("fallback", "attempt"), "chat-b"),
+    ]
+    assert record.attempt is None
+    reader.close()
+
+
 async def test_continuation(
     journal: Journal, forwarding: Forwarding, engines: tuple[FakeUpstream, FakeUpstream]
 ) -> None:
@@ -308,3 +343,24 @@ def test_requests_of_clients_are_in_the_journal_of_the_run_directory(router_fixt
         ("chat", 200, "openai"),
         ("", 404, "openai"),
     ]
+
+
+def test_a_client_that_leaves_with_the_last_byte_has_its_whole_response(router_fixture: RouterFixture) -> None:
+    """The engine has sent everything but the end of its own response, for which the router waits a little."""
+    *frames, done, last = chat_stream("o")
+    router_fixture.first.answers(*frames, 0.2, done, 1.0, last)  # requests that last are watched by then
+    plan, url = router_fixture.router.plan, httpx.URL(router_fixture.url)
+    reader = Reader(plan.paths.journal, Names(plan, ()))
+    reader.new()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {url.host}\r\ncontent-type: application/json\r\n"
+    with socket.create_connection((url.host, url.port)) as client:
+        client.sendall(f"{head}content-length: {len(STREAM)}\r\n\r\n".encode() + STREAM)
+        received = b""
+        while b"[DONE]" not in received:
+            received += client.recv(65536)
+
+    records: list[Record] = []
+    while not records:
+        records += reader.new()[0]
+    reader.close()
+    assert [(record.status, record.flags) for record in records] == [(200, ("stream",))]

@@ -4,6 +4,7 @@ import pytest
 
 from etc.tools.figures.budget import BUDGETS, Budget, excesses, measured
 from etc.tools.figures.census import take
+from etc.tools.figures.cost import calls
 from etc.tools.figures.helpers import one_use_helpers
 from etc.tools.figures.imports import folders
 from etc.tools.figures.scenes import ROOT, walks_of
@@ -16,13 +17,10 @@ from etc.tools.figures.walk import length
 def test_requests_tokens_and_helpers_keep_to_the_budget() -> None:
     files = read_package(ROOT / "berth")
     census, *_ = take(files, one_use_helpers(files))
-    walks = {name: length(walk) for name, walk in walks_of(["router", "features"]).items()}
-    figures = measured(census, folders(files), walks, {})
+    walks = {name: length(walk) for name, walk in walks_of(["router"]).items()}
+    figures = measured(census, folders(files), walks, calls(), {})
     assert figures.keys() == BUDGETS.keys() - set(NAMES)
-    counted = [name for name in figures if ("calls" in name or "of a" in name) and "without" not in name]
-    assert min(figures[name] for name in counted) > 5  # something was measured
-    assert walks["canary"].calls > walks["pair"].calls  # and the canary was one
-    assert walks["rules"].calls > walks["pair"].calls
+    assert min(figures[name] for name in figures if "calls" in name or "of a" in name) > 5  # something was measured
     assert excesses(figures) == []
 
 
