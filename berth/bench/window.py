@@ -156,7 +156,8 @@ def broken_rules(found: Window, run: Run, asked: Asked, box: Box) -> Iterator[st
     if unserved > max(MOST_UNSERVED * found.requests, 3 * math.sqrt(found.requests)):
         yield f"F8: requests came faster than they ended: {found.offered:.3g} and {found.achieved:.3g} a second"
     for what, change in drifts(run.measured):
-        yield f"F8: not settled: {what} {'rose' if change > 0 else 'fell'} by {abs(change):.0%} within the window"
+        moved = f"{'rose' if change > 0 else 'fell'} by {abs(change):.0%} of its mean"
+        yield f"F8: not settled: {what} {moved} within the window"
     if found.requests < asked.requests:
         yield f"F9: {found.requests} requests, {asked.requests} are needed"
     if found.throttled_share is not None and found.throttled_share > MOST_THROTTLED:
