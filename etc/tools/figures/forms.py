@@ -130,7 +130,7 @@ class Loop(uvloop.Loop):
         super().__init__()
         self.streams: list[Wire] = []
 
-    async def create_connection(self, protocol_factory: Callable[[], Any], *_: Any, **__: Any) -> Any:  # type: ignore[override] # as much of it as is used
+    async def create_connection(self, protocol_factory: Callable[[], Any], *_: Any, **__: Any) -> Any:
         protocol = protocol_factory()
         wire = Wire(self, protocol, self.streams)
         protocol.connection_made(wire)
