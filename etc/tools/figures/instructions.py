@@ -35,7 +35,7 @@ def instructions(forms: Sequence[str], *, python: str) -> Counts:
                     _tell(process.pid, "-i", "on")
                     ask(process, measure, form)
                     _tell(process.pid, "-i", "off")
-                    _tell(process.pid, "-d", measure)
+                    _tell(process.pid, "-d", "part")
             for part, measure in enumerate(COUNTED, 1):  # what callgrind writes at each `-d`
                 found[measure][form] = total(Path(f"{counts}.{part}").read_text()) / REQUESTS
     return found
