@@ -9,7 +9,7 @@ from berth.state import ReplicaStatus
 from tests.e2e.appliance import Appliance
 from tests.e2e.test_warm import is_as, kill, pid, served_by
 
-pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(300)]
 
 
 def test_real_vllm_sleeps_and_wakes(forked_vllm: Path, tiny_model: Path) -> None:
