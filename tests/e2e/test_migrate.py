@@ -225,7 +225,8 @@ def test_other_arguments_are_set_in_place(berth: Appliance) -> None:
     ]
     assert argv(berth, VLLM) == before
     with Clients(berth):
-        code, shown = run(berth, "migrate", "m", "--set", "args+=--ttft 3ms", "--set", "context=2048", "--wait", "120")
+        changes = ("--set", "args+=--ttft 3ms", "--set", "context=2048")
+        code, shown = run(berth, "migrate", "m", *changes, *BRIEF, "--trial", "1", "--wait", "120")
         assert code == 0, shown
         assert run(berth, "migration", newest(berth).id, "promote")[0] == 0  # it need not be watched any longer
         berth.wait(lambda: newest(berth).state is OperationState.DONE)
