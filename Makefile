@@ -133,6 +133,10 @@ preemptions: setup engine-vllm tiny-model ## streams of all client APIs, preempt
 	$(BIN)/python -m tests.chaos.preemptions --streams $(STREAMS)
 	PREEMPTIONS=1 $(PYTEST) -n 0 tests/e2e/test_vllm_swaps.py -k preempted
 
+.PHONY: e2e-forks
+e2e-forks: setup engine-vllm tiny-model ## the real vLLM, forked from a process that has imported it: CPU time, and kills
+	FORKS=1 $(PYTEST) -n 0 --durations 5 tests/e2e/test_vllm_fork.py
+
 EVENTS ?= 1000000
 .PHONY: residency
 residency: setup ## the decision which models are loaded, in a million random events: an hour; make residency EVENTS=20000

@@ -17,7 +17,13 @@ from berth.processes import leftovers
 from tests.e2e.appliance import Appliance
 from tests.e2e.test_operations import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = [
+    *(pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(600)),
+    pytest.mark.skipif(
+        "FORKS" not in os.environ,
+        reason="takes minutes: `make e2e-forks`; tests/boot/preload has a small engine, and vLLM's swaps are forks",
+    ),
+]
 
 NAME = "red-vllm"
 PATIENCE_S = 300.0
