@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +27,6 @@ VLLM_FILES = tuple(f"tests/e2e/test_{name}" for name in ("vllm", "continuation")
 # Their tests start programs, and watch them from outside.
 PROGRAMS = ("tests/accounts/", "tests/chaos/", "tests/e2e/", "tests/fuzz/")
 LONGEST_FIRST = (VLLM_FILES, PROGRAMS)  # with several workers the last file should be short
-MEASURED = "COVERAGE_PROCESS_CONFIG"  # with it in their environment, processes are measured
 SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml
 
 
@@ -47,17 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @contextmanager
 def unmeasured() -> Iterator[None]:
-    """Coverage sees nothing of what this process does meanwhile, nor of the programs that it starts."""
-    traced, in_threads, config = sys.gettrace(), threading.gettrace(), os.environ.pop(MEASURED, None)
+    """Coverage sees nothing of what this process does meanwhile."""
+    tracer = sys.gettrace()
     sys.settrace(None)
-    threading.settrace(None)
     try:
         yield
     finally:
-        sys.settrace(traced)
-        threading.settrace(in_threads)
-        if config is not None:
-            os.environ[MEASURED] = config
+        sys.settrace(tracer)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -77,21 +71,10 @@ def pytest_collection() -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
-    """An appliance of a fixture is measured, unless its engine is a real one: Berth does the same for it as for others,
-    and these tests take longest.
-    """
-    if not item.get_closest_marker("engine"):
-        return (yield)
-    with unmeasured():
-        return (yield)
-
-
-@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Coverage makes a test half as fast, and takes 8 s of CPU of each appliance. It leaves out property tests, since
-    luck decides which lines only they reach, and what tests of whole programs do and start themselves: clients, and
-    further appliances. pytest-cov's `no_cover` does not suffice: a worker, which is a subprocess too, has two tracers.
+    """Coverage makes a test half as fast. It leaves out property tests, since luck decides which lines only they reach,
+    and the clients of whole programs, which are measured in processes of their own. pytest-cov's `no_cover` does not
+    suffice: a worker, which is a subprocess too, has two tracers.
     """
     if not item.get_closest_marker("unmeasured"):
         return (yield)
