@@ -21,7 +21,7 @@ class Workers(MPServer):
     A dead worker is replaced at once, however short it lived. Granian ends all of them when the same one dies twice
     within 5.5 s, and with them the requests of the healthy ones. Here five have to fail, each right after its start.
 
-    SIGHUP replaces all, one by one. Those before get a SIGHUP too and end when their requests have: meanwhile nobody
+    SIGHUP replaces all, one by one. Those before get a SIGHUP too and end when their requests have: meanwhile no one
     waits for them, so that this process still replaces the dead, and stops when it should. The next SIGHUP is their
     second one, which gives them BERTH_DRAIN_TIMEOUT.
     """
