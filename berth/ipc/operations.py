@@ -105,6 +105,7 @@ class Operation:
     reason: str = ""  # for this state
     starts: Mapping[str, int] = field(default_factory=dict)  # of the replicas to be started, when it was requested
     workers: tuple[int, ...] = ()  # of the router, that are to be replaced: their pids
+    begun: bool = False  # of a reload: they know, and what changes from now on is for another one
     kept: tuple[str, ...] = ()  # of a scale or lease: the replicas that are to be loaded, in fallback order
     lease_ends: float | None = None  # unless it is renewed, on time.monotonic()'s clock
     ending: OperationState | None = None  # of a lease: as which it ends, once nothing of the model runs

@@ -10,7 +10,7 @@ from granian.server.mp import MPServer
 
 from berth.log import log
 
-START_S: Final = 5.0  # a worker that lives shorter may have failed at its start
+_START_S: Final = 5.0  # a worker that lives shorter may have failed at its start
 _STARTS: Final = 5  # that fail one after the other, before the router gives up and supervisord starts it again
 _LISTENS_S: Final = 3.5  # from the start of a worker until it surely listens
 
@@ -40,7 +40,7 @@ class Workers(MPServer):
             if not delay:
                 if before.is_alive():
                     continue  # it was replaced by a reload
-                is_short = time.monotonic() - before.birth < START_S
+                is_short = time.monotonic() - before.birth < _START_S
                 self._short_lives[index] = self._short_lives.get(index, 0) + 1 if is_short else 0
                 if self._short_lives[index] >= _STARTS:  # the router ends, with an exit code of 1
                     log.error("workers fail at their start", worker=index + 1, starts=_STARTS)
@@ -52,8 +52,8 @@ class Workers(MPServer):
             worker.start()
             self.wrks[index] = worker
             if delay:
-                self.main_loop_interrupt.wait(_LISTENS_S)
-                self._leaving.append(before)
+                self._pause(_LISTENS_S)
+                self._leaving = [*(one for one in self._leaving if one.is_alive()), before]
                 before.interrupt_by_parent = True  # its end is no accident
                 self._leave(before)
             if self.interrupt_signal:
@@ -67,15 +67,23 @@ class Workers(MPServer):
         """The files of the run directory have room for two generations of workers."""
         for one in self._leaving:
             self._leave(one)
-        ends = time.monotonic() + (self.workers_kill_timeout or 0)
-        while any(one.is_alive() for one in self._leaving) and time.monotonic() < ends and not self.interrupt_signal:
-            time.sleep(0.05)
+        if self._leaving:
+            self._pause(self.workers_kill_timeout or 0, *self._leaving)
         if not self.interrupt_signal:
             for one in self._leaving:
                 one.kill()
             self._leaving.clear()
 
+    def _pause(self, seconds: float, *workers: Any) -> None:
+        """Until the router is to stop, or all the workers have ended, if there are any."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends and not self.interrupt_signal:
+            if workers and not any(one.is_alive() for one in workers):
+                return
+            time.sleep(0.05)
+
     @staticmethod
     def _leave(worker: Any) -> None:
         with suppress(ProcessLookupError):
-            os.kill(worker.inner.pid, signal.SIGHUP)
+            if worker.is_alive():  # else its pid may be another's by now
+                os.kill(worker.inner.pid, signal.SIGHUP)

@@ -108,7 +108,7 @@ class Operations:
     def resume(self, kept: Kept) -> None:
         """Those of the control before. A reload may not have begun then."""
         self.kept = kept
-        self._reload_due = any(one.action is Action.RELOAD and not one.reason for one in self.running)
+        self._reload_due = any(one.action is Action.RELOAD and not one.begun for one in self.running)
 
     @property
     def running(self) -> tuple[Operation, ...]:
@@ -159,13 +159,11 @@ class Operations:
         if denial is not None:
             return Reply(denial=denial)
         asked = new_operation(change, observation, workers, self._wall(), self.kept)
-        known = next((one for one in self.running if one.model == asked.model), None)
+        known = next((one for one in self.running if one.model == asked.model and not one.begun), None)
         own = known if known is not None and residency.is_own(known) else None
         if known is not None and undoes(known, change):
             return self.move(Move(migration=known.id, kind=MoveKind.ABORT), change.by, now)
         is_known = known is not None and is_same(known, asked, change)
-        if asked.action is Action.RELOAD and not self._reload_due:
-            is_known = False  # that one has begun, and its workers do not know what has changed since
         if known is not None and is_known and (asked.action is not Action.LEASE or change.bench):  # it has one holder
             return self.reply(known if own is None or change.dry_run else self._taken_over(own, asked), observation)
         if known is own and change.action in (Action.MIGRATE, Action.SHADOW):
@@ -334,7 +332,7 @@ class Operations:
         is_due, self._reload_due = self._reload_due, False
         for operation in self.running if is_due else ():
             if operation.action is Action.RELOAD:
-                self._put(replace(operation, reason="the workers before finish their requests"))
+                self._put(replace(operation, begun=True, reason="the workers before finish their requests"))
         return is_due
 
     def reload_failed(self, reason: str) -> None:

@@ -61,7 +61,7 @@ async def test_renewed_files_are_served_with_once(watched: Watched) -> None:
     certificates.make(watched.folder, days=60)
     assert await watched.look(2) == (1, "")
     certificates.make(watched.folder, days=90)
-    watched.can_reload = False  # one is running: it may have read the files before this change
+    watched.can_reload = False  # as while Berth is shutting down
     assert await watched.look(2) == (1, "")
     watched.can_reload = True
     assert await watched.look(2) == (2, "")
