@@ -193,7 +193,7 @@ def test_one_worker_that_dies_again_and_again_ends_no_other(start: Start, plan: 
         port = int(engine.url.rpartition(":")[2])
         for _ in range(3):
             all_of_them = router.workers()
-            streams = {one for one in all_of_them if any(c.raddr and c.raddr.port == port for c in one.net_connections())}
+            streams = {one for one in all_of_them if any(c.raddr[1:] == (port,) for c in one.net_connections())}
             (idle,) = set(all_of_them) - streams
             idle.kill()
             router.await_true(lambda before=set(all_of_them): len(set(router.workers()) - before) == 1)  # type: ignore[misc] # of this round
