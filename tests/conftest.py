@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
+import coverage
 import pytest
 from hypothesis import is_hypothesis_test, settings
 from xdist.remote import Producer
@@ -26,25 +27,36 @@ settings.load_profile("berth")
 VLLM_FILES = tuple(f"tests/e2e/test_{name}" for name in ("vllm", "continuation"))
 # Their tests start programs, and watch them from outside.
 PROGRAMS = ("tests/accounts/", "tests/chaos/", "tests/e2e/", "tests/fuzz/")
+UNTRACED = (*PROGRAMS, "tests/router/clients/", "etc/tools/")
+# Coverage takes 7 s of CPU of each appliance. These files reach all that only appliances do.
+MEASURED_PROGRAMS = ("tests/e2e/test_life",)
 LONGEST_FIRST = (VLLM_FILES, PROGRAMS)  # with several workers the last file should be short
 SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml
+PATIENCE = 3  # an old or busy machine takes so many times as long as a test says
+COVERAGE_CONFIG = "COVERAGE_PROCESS_CONFIG"  # a process that has it in its environment is measured
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if COMPILED and item.get_closest_marker("interpreted"):
             item.add_marker(pytest.mark.skip(reason="counts calls of Python functions"))
-        if is_hypothesis_test(getattr(item, "function", None)) or item.nodeid.startswith(PROGRAMS):
+        if is_hypothesis_test(getattr(item, "function", None)) or item.nodeid.startswith(UNTRACED):
             item.add_marker("unmeasured")
-        if (item.get_closest_marker("slow") or item.get_closest_marker("engine")) and not item.get_closest_marker(
-            "timeout"
-        ):
-            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+        if timeout_s := timeout_of(item):
+            item.add_marker(pytest.mark.timeout(PATIENCE * timeout_s), append=False)
     items.sort(key=lambda item: [not item.nodeid.startswith(paths) for paths in LONGEST_FIRST])
 
 
+def timeout_of(item: pytest.Item) -> float | None:
+    """What the test says, or what those like it have; None for the default of pyproject.toml."""
+    if said := item.get_closest_marker("timeout"):
+        return float(said.args[0])
+    slow = item.get_closest_marker("slow") or item.get_closest_marker("engine")
+    return SLOW_TIMEOUT_S if slow else None
+
+
 @contextmanager
-def unmeasured() -> Iterator[None]:
+def untraced() -> Iterator[None]:
     """Coverage sees nothing of what this process does meanwhile."""
     tracer = sys.gettrace()
     sys.settrace(None)
@@ -52,6 +64,17 @@ def unmeasured() -> Iterator[None]:
         yield
     finally:
         sys.settrace(tracer)
+
+
+@contextmanager
+def programs_unmeasured() -> Iterator[None]:
+    """Coverage sees nothing of the programs that are started meanwhile."""
+    config = os.environ.pop(COVERAGE_CONFIG, None)
+    try:
+        yield
+    finally:
+        if config is not None:
+            os.environ[COVERAGE_CONFIG] = config
 
 
 @pytest.hookimpl(wrapper=True)
@@ -63,7 +86,7 @@ def pytest_collection() -> Iterator[None]:
     try:
         if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
             return (yield)
-        with unmeasured():
+        with untraced():
             return (yield)
     finally:
         gc.freeze()
@@ -71,15 +94,35 @@ def pytest_collection() -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Most programs are not measured, whether a fixture or the test starts them."""
+    if not item.nodeid.startswith(PROGRAMS) or item.nodeid.startswith(MEASURED_PROGRAMS):
+        return (yield)
+    with programs_unmeasured():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Coverage makes a test half as fast. It leaves out property tests, since luck decides which lines only they reach,
-    and the clients of whole programs, which are measured in processes of their own. pytest-cov's `no_cover` does not
-    suffice: a worker, which is a subprocess too, has two tracers.
+    """Coverage makes a test half as fast, and one that computes for long takes three times as long. It leaves out
+    property tests, since luck decides which lines only they reach, and the clients of whole programs, which are
+    measured in processes of their own. pytest-cov's `no_cover` does not suffice: a worker, which is a subprocess too,
+    has two tracers.
     """
     if not item.get_closest_marker("unmeasured"):
         return (yield)
-    with unmeasured():
+    with untraced():
         return (yield)
+
+
+def pytest_exception_interact() -> None:
+    """Coverage has a lock. A timeout that is raised while a test holds it leaves it held, and each later test of this
+    process would time out in its turn.
+    """
+    lock = getattr(getattr(coverage.Coverage.current(), "_collector", None), "data_lock", None)
+    if lock is not None:
+        lock.acquire(timeout=1)
+        lock.release()
 
 
 class Scheduling(LoadFileScheduling):  # type: ignore[misc] # xdist ships no types

@@ -168,7 +168,7 @@ async def test_start_timeout_stops_an_engine_that_ignores_sigterm(tmp_path: Path
 
 @pytest.mark.slow
 async def test_progress_extends_the_start_timeout(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "steps=30", start_timeout_s=2))
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a", "steps=60", start_timeout_s=4))
     async with appliance(plan) as box, box.control():
         states = await box.until(lambda s: bool((p := s["chat-a"].progress) and p.percent and p.percent >= 5))
         ready = await box.until_status("chat-a", S.READY)

@@ -28,13 +28,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 VLLM, SGLANG = "m-sim", "m-sim-2"
 GATES = ["failures", "empty answers", "slow answers", "formats", "lengths"]
 TEXT = {"max_tokens": 12, "temperature": 0}
+PATIENT = {"BERTH_QUEUE_TIMEOUT": "120s", "BERTH_QUEUE_SIZE": "4096"}  # what a start takes here is not the test
 BRIEF = ("--step-time", "0", "--step-requests", "16", "--keep", "600")
 
 
 @pytest.fixture(scope="module")
 def berth() -> Iterator[Appliance]:
     models = sim_models("m", "vllm --itl 2ms", "sglang --itl 2ms --ttft 5ms")
-    with Appliance(models, BERTH_QUEUE_TIMEOUT="120s") as appliance:
+    with Appliance(models, **PATIENT) as appliance:
         yield appliance.wait_ready()
 
 
@@ -264,8 +265,7 @@ def test_without_room_the_engine_before_sleeps_until_its_successor_has_proved_it
     """What was tried and failed leaves no trace: the engine before is awake again, and was not started for that."""
     models = sim_models("m", "vllm --itl 2ms", "sglang --itl 2ms", sleep="true")
     swap = ("migrate", "m", "--to", "sglang", "--how", "swap", *BRIEF, "--hold", "600", "--trial")
-    patient = {"BERTH_QUEUE_TIMEOUT": "120s", "BERTH_QUEUE_SIZE": "4096"}  # what a start takes here is not the test
-    with Appliance(models, BERTH_DATA=str(tmp_path), **patient) as berth:
+    with Appliance(models, BERTH_DATA=str(tmp_path), **PATIENT) as berth:
         first = pid(berth.wait_ready(), VLLM)
         with Clients(berth):
             assert run(berth, *swap, "600")[0] == 0

@@ -155,10 +155,10 @@ class RouterProcess:
         with self._log.open("w", encoding="utf-8") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output)
 
-    def await_answer(self, patience_s: float = 15) -> None:
+    def await_answer(self, patience_s: float = 60) -> None:
         self.await_true(self._answers, patience_s)
 
-    def await_true(self, check: Callable[[], object], patience_s: float = 15) -> None:
+    def await_true(self, check: Callable[[], object], patience_s: float = 60) -> None:
         """Waits until `check()` is true."""
         deadline = time.monotonic() + patience_s
         while not check():

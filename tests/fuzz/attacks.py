@@ -48,7 +48,7 @@ class Target:
         """The status."""
         kind = {"content-type": "application/json", **(headers or {})}
         try:
-            response = httpx.post(f"{self.router.url}{path}", content=body, headers=kind, timeout=60, trust_env=False)
+            response = httpx.post(f"{self.router.url}{path}", content=body, headers=kind, timeout=180, trust_env=False)
         except httpx.WriteError:  # the response came before the whole body was sent
             return "rejected early"
         return str(response.status_code)

@@ -25,6 +25,8 @@ from tests.control.decisions.test_requests import DEAD
 from tests.control.takeover import records_of_the_next
 from tests.fakes.plans import make_replica
 
+pytestmark = pytest.mark.unmeasured  # coverage makes thousands of turns take minutes
+
 S = ReplicaStatus
 TURN_S = 0.5
 RELEASE_S = 2.0  # until the memory of an engine is free after its end

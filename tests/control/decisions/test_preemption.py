@@ -15,6 +15,8 @@ from berth.plan import Importance
 from berth.state import ReplicaStatus
 from tests.control.decisions.test_eviction import LOAD_S, RELEASE_S, SIZES, TURN_S, Box, Client
 
+pytestmark = pytest.mark.unmeasured  # coverage makes thousands of turns take minutes
+
 S = ReplicaStatus
 EVENTS = int(os.environ.get("RESIDENCY_EVENTS", "150"))  # `make residency`: a million
 LONG = EVENTS > 1000

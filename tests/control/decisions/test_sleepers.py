@@ -13,6 +13,8 @@ from berth.records.starts import How
 from berth.state import ReplicaStatus
 from tests.control.decisions.test_sleeping_swaps import GIB, LIGHT, SLEEP, GpuBox
 
+pytestmark = pytest.mark.unmeasured  # coverage makes thousands of turns take minutes
+
 S = ReplicaStatus
 ABC = {"a": 600, "b": 600, "c": 600}
 WEIGHTS_GIB = 11  # of each model, pinned

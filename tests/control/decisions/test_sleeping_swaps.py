@@ -15,6 +15,8 @@ from berth.records.starts import How
 from berth.state import ReplicaStatus
 from tests.control.decisions.test_eviction import TURN_S, Box
 
+pytestmark = pytest.mark.unmeasured  # coverage makes thousands of turns take minutes
+
 S = ReplicaStatus
 GIB = 2**30
 TOTAL_GIB = 100

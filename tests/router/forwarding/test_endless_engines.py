@@ -36,7 +36,7 @@ from tests.fakes.upstream import (
     stream_head,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]  # tracing allocations is slow
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90), pytest.mark.unmeasured]  # tracing allocations is slow
 
 MIB = 1 << 20
 FAILURES = {Outcome.CONNECT, Outcome.BROKEN, Outcome.TIMEOUT, Outcome.ENGINE}
