@@ -24,6 +24,19 @@ def test_each_worker_may_be_replaced_before_it_ends() -> None:
     assert [Listen(host="::", port=1, workers=workers).most_workers for workers in (1, 4)] == [3, 9]
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "*", ""])
+def test_programs_of_this_host_reach_what_listens_on_all_addresses(host: str) -> None:
+    listen = Listen(host=host, port=8000, workers=1)
+    assert listen.client_url("127.0.0.1") == "http://127.0.0.1:8000"
+    assert listen.client_url("localhost") == "http://localhost:8000"
+
+
+@pytest.mark.parametrize(("host", "shown"), [("10.0.0.5", "10.0.0.5"), ("fd00::5", "[fd00::5]")])
+def test_what_listens_on_one_address_is_reached_there(host: str, shown: str) -> None:
+    listen = Listen(host=host, port=8000, workers=1, tls_cert="cert.pem")
+    assert listen.client_url("localhost") == listen.url() == f"https://{shown}:8000"
+
+
 def test_an_unknown_capability_counts_as_new() -> None:
     found = [replace(gpu(), compute_capability=text).capability for text in ("8.6", "12.0", "", "9.x")]
     assert found == [(8, 6), (12, 0), (99, 0), (99, 0)]

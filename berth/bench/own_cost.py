@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import httpx
+
 from berth.bench.client import EngineClient
 from berth.bench.generator import Target
 from berth.bench.measure import Conditions
@@ -33,13 +35,13 @@ _LEVEL = 0.95
 async def measured(direct: EngineClient, key: str, plan: Plan, model: str, conditions: Conditions) -> OwnCost:
     """On an engine that runs, by the router of the plan. `key` is that of the lease."""
     listen, replica = plan.listen, direct.replica
-    host = "127.0.0.1" if listen.host in ("0.0.0.0", "::") else listen.host
-    if listen.tls_cert and not is_loopback(host):
+    url = listen.client_url("127.0.0.1")
+    if listen.tls_cert and not is_loopback(httpx.URL(url).host):
         return OwnCost(
-            problem=f"the router speaks TLS on {host} alone, where its certificate cannot be left unverified"
+            problem=f"the router speaks TLS on {listen.host} alone, where its certificate cannot be left unverified"
         )
     router = EngineClient(
-        replace(replica, url=listen.url(host), served_name=model, api_path=API_PATH),
+        replace(replica, url=url, served_name=model, api_path=API_PATH),
         key,
         unverified() if listen.tls_cert else None,
     )

@@ -68,7 +68,7 @@ def snippet(plan: Plan, name: str, *, model: str, url: str, key: str) -> str:
         raise ConfigError([problem])
     route = route_for(plan, client, model)
     values = {
-        "url": url.rstrip("/") or plan.listen.url("localhost"),
+        "url": url.rstrip("/") or plan.listen.client_url("localhost"),
         "key": key or ("none" if plan.open_access else "YOUR_KEY"),
         "model": model or route.name,
         "context": str(route.context or _USUAL_CONTEXT),

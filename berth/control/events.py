@@ -9,7 +9,6 @@ from berth.plan import ModelRoute, Plan, Task
 from berth.state import ReplicaStatus
 
 _S = ReplicaStatus
-_ALL_ADDRESSES = ("", "0.0.0.0", "::", "*")
 
 
 _EVENTS = {
@@ -68,12 +67,11 @@ def log_example_request(plan: Plan, replica: str) -> None:
 
 def example_request(plan: Plan, route: ModelRoute) -> str:
     """A curl command to copy."""
-    host = "localhost" if plan.listen.host in _ALL_ADDRESSES else plan.listen.host
     key = "" if plan.open_access else " -H 'authorization: Bearer YOUR_KEY'"
     if route.task is Task.EMBED:
         path, body = "/v1/embeddings", f'{{"model":"{route.name}","input":"Hello"}}'
     else:
         path = "/v1/chat/completions"
         body = f'{{"model":"{route.name}","messages":[{{"role":"user","content":"Hello"}}]}}'
-    url = f"{plan.listen.url(host)}{path}"
+    url = f"{plan.listen.client_url('localhost')}{path}"
     return f"curl {url} -H 'content-type: application/json'{key} -d '{body}'"

@@ -60,7 +60,7 @@ def read(paths: RunPaths) -> tuple[Plan, State]:
 
 def table(plan: Plan, state: State, now: float, found: Sequence[Notice] = ()) -> str:
     """One block per model, one line per replica, with its error below."""
-    url = plan.listen.url()
+    url = plan.listen.client_url("localhost")
     states = {replica.name: replica for replica in state.replicas}
     lines = [f"{url}  open: no BERTH_API_KEYS" if plan.open_access else url]
     age_s = now - state.published_at

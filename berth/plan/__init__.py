@@ -50,6 +50,7 @@ from berth.plan.routing import RoutingRule as RoutingRule
 
 PLAN_VERSION = 1
 LOCAL_ORIGINS = "local"  # of pages on the user's own machine
+_ALL_ADDRESSES = ("", "0.0.0.0", "::", "*")  # hosts to listen on
 
 Contract = TypeVar("Contract")
 
@@ -150,9 +151,15 @@ class Listen:
         """At a time: a worker may start before the one that it replaces has ended."""
         return 2 * self.workers + 1
 
-    def url(self, host: str = "") -> str:
-        """Where clients reach it, under another name of this host if one is given."""
-        name = host or self.host
+    def url(self) -> str:
+        """What it listens on."""
+        return self._url(self.host)
+
+    def client_url(self, name: str) -> str:
+        """Where clients reach it: by `name` of this host, unless it listens on one address alone."""
+        return self._url(name if self.host in _ALL_ADDRESSES else self.host)
+
+    def _url(self, name: str) -> str:
         return f"{'https' if self.tls_cert else 'http'}://{f'[{name}]' if ':' in name else name}:{self.port}"
 
 

@@ -84,9 +84,7 @@ def requests(box: Box) -> str:
 
 
 def metrics(box: Box) -> str:
-    listen = box.plan().listen
-    host = "127.0.0.1" if listen.host in ("0.0.0.0", "::", "") else listen.host
-    url = f"{'https' if listen.tls_cert else 'http'}://{host}:{listen.port}/metrics"
+    url = f"{box.plan().listen.client_url('127.0.0.1')}/metrics"
     try:  # its certificate is for another name
         response = httpx.get(url, timeout=_WAIT_S, trust_env=False, verify=False)  # noqa: S501 - of this machine
     except httpx.HTTPError as error:

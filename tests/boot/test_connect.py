@@ -68,7 +68,7 @@ def test_nothing_is_left_to_fill_in(plan: Plan, name: str) -> None:
 
 def test_what_is_not_said_comes_from_the_plan(plan: Plan) -> None:
     text = snippet(plan, "llamaindex", model="", url="", key="")
-    assert f'api_base="http://localhost:{plan.listen.port}/v1", api_key="none"' in text
+    assert f'api_base="http://127.0.0.1:{plan.listen.port}/v1", api_key="none"' in text
     assert "context_window=4096" in text
     assert 'model="gpt-4o-mini"' in text_of(plan, "langchain", model="gpt-4o-mini")
 

@@ -88,7 +88,7 @@ DOWNLOADING = replace(
 def test_lines_of_a_replica(tmp_path: Path, replica: ReplicaState, code: int, lines: list[str]) -> None:
     write(tmp_path, replica)
     text, exit_code = status(str(tmp_path), as_json=False, now=162.0)
-    head = ["http://0.0.0.0:8000  open: no BERTH_API_KEYS", "", "org/chat é"]
+    head = ["http://localhost:8000  open: no BERTH_API_KEYS", "", "org/chat é"]
     if replica is FAILED:
         down = "no engine serves org/chat é: chat-vllm is failed, exited 5 times in 15 min (berth load org/chat é)"
         head.insert(1, f"! {down}")
@@ -115,7 +115,7 @@ def test_shows_aliases_and_a_replica_unknown_to_control(tmp_path: Path) -> None:
     write(tmp_path, plan=replace(PLAN, open_access=False, models=(replace(PLAN.models[0], aliases=("gpt", "x")),)))
     text, code = status(str(tmp_path), as_json=False, now=162.0)
     assert text.splitlines()[:4] == [
-        "http://0.0.0.0:8000",
+        "http://localhost:8000",
         "",
         "org/chat é (also gpt, x)",
         "  ? chat-vllm  not known to control yet",

@@ -184,10 +184,9 @@ class ReplicaBuilder:
             return None
         settings = self.settings
         spread = [one.name for one in settings.models if one.nodes > 1]
-        served = Listen(host=settings.host, port=settings.port, workers=1, tls_cert=settings.tls_cert)
+        head = Listen(host=self.nodes.head.address, port=settings.port, workers=1, tls_cert=settings.tls_cert)
         has_ray = bool(self.host.inventory.gpus) and self.host.has_ray(f"{settings.engine_home}/{entry.engine}")
-        url = served.url(self.nodes.head.address)
-        return ranks_of(self.nodes, spread.index(model.spec.name), entry, url=url, has_ray=has_ray)
+        return ranks_of(self.nodes, spread.index(model.spec.name), entry, url=head.url(), has_ray=has_ray)
 
     def _traces_endpoint(self, entry: EngineSpec) -> str:
         """Of an engine that has the packages for spans, and no endpoint of the user's."""
