@@ -62,7 +62,7 @@ def test_serves_every_client_api(home: Path, tiny_model: Path) -> None:
     engine = {"engine": "sglang", "args": SMALL}
     models = json.dumps({"m": {"source": str(tiny_model), "engines": [engine], "context": 1024}})
     with Appliance(models, BERTH_ENGINE_HOME=str(home)) as berth:
-        berth.wait_ready(300)
+        berth.wait_ready(600)
         texts = {name: read(berth.url) for name, read in READERS.items()}
         check_counts(berth)
         check_constraints(berth)
@@ -77,7 +77,7 @@ def test_serves_an_adapter_as_a_model(home: Path, tiny_model: Path, tiny_adapter
     folders = {"m": tiny_model, "late:v1": tiny_adapter}
     expected = {name: json.loads((folder / "script.json").read_text())["paragraph"] for name, folder in folders.items()}
     with Appliance(models, BERTH_ENGINE_HOME=str(home)) as berth:
-        berth.wait_ready(300)
+        berth.wait_ready(600)
         texts = {name: of_chat(berth.url, name) for name in expected}
 
     assert texts == expected

@@ -116,7 +116,7 @@ def test_there_and_back_without_a_failed_request_or_a_changed_text(
     models = json.dumps({"m": {"source": str(tiny_model), "engines": engines, "context": 1024}})
     variables = {"BERTH_ENGINE_HOME": str(tmp_path), "BERTH_QUEUE_TIMEOUT": "300s"}
     with Appliance(models, **variables) as berth:
-        berth.wait_ready(300)
+        berth.wait_ready(600)
         with SdkClients(berth.url) as clients:
             served = [
                 moved(berth, to) for _ in range(int(os.environ.get("E2E_ROUNDS", "1"))) for to in ("sglang", "vllm")

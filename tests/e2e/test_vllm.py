@@ -50,7 +50,7 @@ def berth(forked_vllm: Path, tiny_model: Path, collector: Collector) -> Iterator
     variables = {"BERTH_ENGINE_HOME": str(forked_vllm), "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     # Only requests with a parent have spans, so that the other tests have none.
     with Appliance(models(tiny_model), OTEL_TRACES_SAMPLER="parentbased_always_off", **variables) as appliance:
-        yield appliance.wait_ready(90)
+        yield appliance.wait_ready(600)
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +275,7 @@ def stream_lines(appliance: Appliance, *, kill_after: int) -> list[str]:
 def test_normally_started_engine_serves(vllm: Path, tiny_model: Path, script: dict[str, str]) -> None:
     """As `make run` does it, a second start in seconds included."""
     with Appliance(f"tiny={tiny_model}@vllm", BERTH_ENGINE_HOME=str(vllm)) as appliance:
-        appliance.wait_ready(150)
+        appliance.wait_ready(600)
         assert whole_text(appliance) == script["paragraph"]
 
 

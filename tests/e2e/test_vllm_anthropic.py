@@ -25,7 +25,7 @@ BOTH_WAYS = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "st
 def client(forked_vllm: Path, tiny_model: Path) -> Iterator[anthropic.Anthropic]:
     models = json.dumps({"chat": {"source": str(tiny_model), "engines": ["vllm"], "context": 1024}})
     with Appliance(models, BERTH_ENGINE_HOME=str(forked_vllm)) as berth:
-        berth.wait_ready(90)
+        berth.wait_ready(600)
         with anthropic.Anthropic(base_url=berth.url, api_key="none", max_retries=0, timeout=60) as client:
             yield client
 

@@ -41,7 +41,7 @@ def test_vllm_has_the_planned_tokens(forked_vllm: Path, models: dict[str, Path])
         "one-state": {"source": str(models["recurrent"]), "engines": ["vllm"], "prefix_cache": False},
     }
     with Appliance(json.dumps(specs), BERTH_ENGINE_HOME=str(forked_vllm)) as berth:
-        berth.wait_ready(200)
+        berth.wait_ready(600)  # one after the other
         planned = {one.model: one.memory.kv_tokens for one in berth.plan().replicas if one.memory}
         logged = {}
         for replica in berth.plan().replicas:

@@ -35,7 +35,7 @@ def models(source: Path, adapter: Path) -> str:
 @pytest.fixture(scope="module")
 def berth(forked_vllm: Path, tiny_model: Path, tiny_adapter: Path) -> Iterator[Appliance]:
     with Appliance(models(tiny_model, tiny_adapter), BERTH_ENGINE_HOME=str(forked_vllm)) as appliance:
-        yield appliance.wait_ready(120)
+        yield appliance.wait_ready(600)
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def models(source: Path, classifier: Path) -> str:
 def berth(forked_vllm: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Appliance]:
     classifier = make_classifier(tiny_model, tmp_path_factory.mktemp("models") / "sort")
     with Appliance(models(tiny_model, classifier), BERTH_ENGINE_HOME=str(forked_vllm)) as appliance:
-        yield appliance.wait_ready(120)
+        yield appliance.wait_ready(600)
 
 
 def post(berth: Appliance, path: str, **body: Any) -> Any:

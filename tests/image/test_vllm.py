@@ -19,7 +19,7 @@ STREAMS = 32
 @pytest.fixture(scope="module")
 def berth() -> Iterator[Container]:
     with Container(f"tiny={TINY}", options=WITH_MODEL) as container:
-        yield container.wait_ready(200)
+        yield container.wait_ready(600)
 
 
 @pytest.fixture(scope="module")

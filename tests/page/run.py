@@ -29,7 +29,7 @@ OPTIONS = ("-q", "-c", os.devnull, "--confcutdir=tests/page", "--import-mode=imp
 
 def ready(berth: Appliance) -> None:
     kept(berth, "mover-sim", "mover-sim-2")
-    berth.wait_ready(120)
+    berth.wait_ready(600)
 
 
 def kept(berth: Appliance, *replicas: str) -> None:
