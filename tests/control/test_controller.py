@@ -175,7 +175,7 @@ async def test_progress_extends_the_start_timeout(tmp_path: Path) -> None:
     assert (progress := states["chat-a"].progress)
     assert progress.phase == "load"
     assert ready.restarts == 0
-    assert "".join(box.shown).count("Loading safetensors") <= 4  # one line per step, not per percent
+    assert "".join(box.shown).count("Loading safetensors") <= 7  # one line for every ten, not for each
 
 
 @pytest.mark.slow
