@@ -17,7 +17,8 @@ from etc.tools.contract.parser import SnapshotParser
 from etc.tools.contract.table import SNAPSHOTS, Snapshot, read_all
 from etc.tools.contract.targets import BY_NAME
 
-pytestmark = pytest.mark.timeout(60)  # thousands of command lines through a parser in Python
+# thousands of command lines through a parser in Python
+pytestmark = [pytest.mark.timeout(60), pytest.mark.unmeasured]
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "etc/compose").glob("*.yaml"))]

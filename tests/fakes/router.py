@@ -192,7 +192,7 @@ class RouterProcess:
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """The exit code."""
         self.process.send_signal(signum)
-        return self.process.wait(15)
+        return self.process.wait(60)
 
     def end(self) -> None:
         """Whatever state it is in."""

@@ -23,7 +23,7 @@ from tests.fakes.forwarding import Client, Forwarding
 from tests.fakes.router import replica, route
 from tests.fakes.upstream import LAST_CHUNK, FakeUpstream, answer, chunk, stream_head
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120), pytest.mark.unmeasured]  # thousands of streams
 
 # The dialects of attached servers read responses as OPENAI does; Ollama has streams of its own.
 DIALECTS = (DialectName.VLLM, DialectName.SGLANG, DialectName.TRTLLM, DialectName.OPENAI)

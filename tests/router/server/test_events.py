@@ -177,7 +177,7 @@ def killed_and_started_again(router: RouterProcess, keys: Keys) -> RouterProcess
 
 
 def test_shows_a_request_outlives_the_router_and_does_not_hold_up_its_end(run_dir: str) -> None:
-    limits = replace(LIMITS, key_slots=2)
+    limits = replace(LIMITS, key_slots=2, drain_timeout_s=30.0)
     plan = make_plan(run_dir, [replica("chat-a", "http://127.0.0.1:1")], limits=limits)
     publish(plan, replica_state("chat-a", ReplicaStatus.FAILED, reason="gone"))
     keys = Keys(api_keys=api_keys("foo"))
