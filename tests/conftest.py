@@ -28,8 +28,11 @@ VLLM_FILES = tuple(f"tests/e2e/test_{name}" for name in ("vllm", "continuation")
 # Their tests start programs, and watch them from outside.
 PROGRAMS = ("tests/accounts/", "tests/chaos/", "tests/e2e/", "tests/fuzz/")
 UNTRACED = (*PROGRAMS, "tests/router/clients/", "etc/tools/")
-# Coverage takes 7 s of CPU of each appliance. These files reach all that only appliances do.
-MEASURED_PROGRAMS = ("tests/e2e/test_life",)
+# Coverage takes 7 s of CPU of each appliance. In these files, few appliances do most of what others do.
+MEASURED_PROGRAMS = tuple(
+    f"tests/e2e/test_{name}."
+    for name in ("attach", "bench", "keys", "life", "migrate", "operations", "shadow", "swaps", "traces")
+)
 LONGEST_FIRST = (VLLM_FILES, PROGRAMS)  # with several workers the last file should be short
 SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml
 PATIENCE = 3  # an old or busy machine takes so many times as long as a test says
