@@ -43,7 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if COMPILED and item.get_closest_marker("interpreted"):
             item.add_marker(pytest.mark.skip(reason="counts calls of Python functions"))
-        if is_hypothesis_test(getattr(item, "function", None)) or item.nodeid.startswith(UNTRACED):
+        if is_hypothesis_test(getattr(item, "function", None)) or (
+            item.nodeid.startswith(UNTRACED) and not item.nodeid.startswith(MEASURED_PROGRAMS)
+        ):
             item.add_marker("unmeasured")
         if timeout_s := timeout_of(item):
             item.add_marker(pytest.mark.timeout(PATIENCE * timeout_s), append=False)

@@ -25,8 +25,6 @@ from tests.control.decisions.test_requests import DEAD
 from tests.control.takeover import records_of_the_next
 from tests.fakes.plans import make_replica
 
-pytestmark = pytest.mark.unmeasured  # coverage makes thousands of turns take minutes
-
 S = ReplicaStatus
 TURN_S = 0.5
 RELEASE_S = 2.0  # until the memory of an engine is free after its end
@@ -313,6 +311,7 @@ def test_model_of_higher_priority_stays_while_it_is_used_and_then_yields() -> No
     assert low.ended is not None
 
 
+@pytest.mark.unmeasured  # coverage makes thousands of turns take minutes
 def test_low_priority_gets_its_turns_beside_a_chat() -> None:
     box, dice = Box({"high": 6, "low": 6}, priorities=RANKED, load_s=3.0), random.Random(1)
     batch, chats = [box.request("low", seconds=2.0)], list[Client]()
@@ -485,6 +484,7 @@ def test_model_that_has_failed_takes_no_room_from_others() -> None:
     assert (refused.error, box.loaded(), box.swaps) == ("model_failed", {"a"}, [])
 
 
+@pytest.mark.unmeasured  # coverage makes thousands of turns take minutes
 @pytest.mark.parametrize("load_s", [4.0, 10.0, 40.0])
 def test_two_models_that_alternate_swap_seldom(load_s: float) -> None:
     box = Box({"a": 6, "b": 6}, load_s=load_s, max_wait_s=5)
@@ -516,6 +516,7 @@ def test_operators_load_waits_for_its_room() -> None:
 SIZES = st.dictionaries(st.sampled_from("abcde"), st.integers(2, 10), min_size=2, max_size=5)
 
 
+@pytest.mark.unmeasured  # coverage makes thousands of turns take minutes
 @pytest.mark.timeout(120)
 @settings(max_examples=30, deadline=None)
 @given(sizes=SIZES, seed=st.integers(0, 2**32))

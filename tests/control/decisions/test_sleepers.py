@@ -13,8 +13,6 @@ from berth.records.starts import How
 from berth.state import ReplicaStatus
 from tests.control.decisions.test_sleeping_swaps import GIB, LIGHT, SLEEP, GpuBox
 
-pytestmark = pytest.mark.unmeasured  # coverage makes thousands of turns take minutes
-
 S = ReplicaStatus
 ABC = {"a": 600, "b": 600, "c": 600}
 WEIGHTS_GIB = 11  # of each model, pinned
@@ -118,6 +116,7 @@ def test_a_pinned_sleeper_keeps_its_ram() -> None:
     assert ways(box) == {"a": How.WAKE_1}
 
 
+@pytest.mark.unmeasured  # coverage makes thousands of turns take minutes
 def test_two_that_alternate_with_ram_for_one_are_both_served() -> None:
     box = after_swaps("abababab", GpuBox({"a": 600, "b": 600}, ram_gib=FOR_ONE, light=True))
     assert (box.loads, box.in_vain) == ({"a": 1, "b": 1}, [])
@@ -229,6 +228,7 @@ def test_standby_sleeps_in_all_the_ram_that_there_is_or_stands_by_cold(
     assert transition.wakes is (How.WAKE_1 if goal is None else None)
 
 
+@pytest.mark.unmeasured  # coverage makes thousands of turns take minutes
 @pytest.mark.parametrize("seed", range(3))
 def test_sleepers_never_hold_more_ram_than_they_may_and_every_request_is_answered(seed: int) -> None:
     dice = random.Random(seed)

@@ -117,6 +117,14 @@ TOO_MUCH: dict[str, tuple[Json | bool, Any]] = {
 }
 
 
+@pytest.mark.parametrize("name", REFUSED)
+def test_says_why_a_schema_has_no_small_bound(name: str) -> None:
+    schema = orjson.loads(orjson.dumps(REFUSED[name]))
+    with pytest.raises(TooCostlyError) as refused:
+        Outline(schema)
+    assert str(refused.value).startswith(("a ", "more than ", "one value takes ", "patterns of ", "'"))
+
+
 @pytest.mark.unmeasured  # it measures time
 @pytest.mark.parametrize("name", TOO_MUCH)
 def test_skips_the_check_of_texts_with_too_many_steps(name: str) -> None:
