@@ -280,7 +280,7 @@ def test_without_room_the_engine_before_sleeps_until_its_successor_has_proved_it
         in_phase(berth, Phase.TRIAL)
         fault(berth, SGLANG, status=500)
         assert min(berth.chat("m").status_code for _ in range(2)) >= 500  # there is no other one that could answer
-        in_phase(berth, Phase.ROLLED_BACK)
+        berth.wait(lambda: bool(newest(berth).reason))
         assert (newest(berth).reason[:28], berth.chat("m").status_code) == ("rolled back: failures: 2 of ", 200)
 
         with Clients(berth):
