@@ -258,8 +258,14 @@ def unproven(operations: Iterable[Operation]) -> frozenset[str]:
     return frozenset(
         one.candidate
         for one in found
-        if one.phase in early or (one.how is How.SWAP and not (one.promoted or serves_all(one)))
+        if one.phase in early or (one.how is How.SWAP and not (one.promoted or serves_all(one) or _is_undone(one)))
     )
+
+
+def _is_undone(migration: Migration) -> bool:
+    """In place, the candidate is the engine before again: it serves as soon as it can."""
+    is_again = migration.in_place and migration.phase is _P.ROLLING_BACK and not migration.dressed
+    return is_again or migration.phase is _P.ROLLED_BACK
 
 
 def serves_all(migration: Migration) -> bool:

@@ -278,6 +278,15 @@ def test_requests_are_queued_only_without_room() -> None:
     assert held([operation(BEGUN), operation(replace(SWAP, phase=P.SETTLING, hold_since=0.0))]) == frozenset()
 
 
+@pytest.mark.parametrize("dressed", [False, True])
+@pytest.mark.parametrize("replica", ["old", "new"])
+@pytest.mark.parametrize("phase", [one for one in P if one not in (P.SHADOWING, P.CANARY)])  # for which two engines run
+def test_without_room_requests_are_queued_while_no_engine_gets_them(phase: Phase, replica: str, dressed: bool) -> None:
+    """In place too, where the only engine is the candidate: else they are rejected."""
+    one = operation(replace(SWAP, phase=phase, stable=replica, revised=True, dressed=dressed))
+    assert unproven([one]) <= held([one])
+
+
 def test_the_promoted_order_counts_and_two_replicas_take_the_room_twice() -> None:
     after = effective(ROUTE, {"chat": ("new", "old")}, [])
     both = effective(ROUTE, {}, [operation(BEGUN)])
