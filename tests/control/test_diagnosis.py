@@ -156,6 +156,7 @@ def test_finds_the_cause_in_a_log(case: str) -> None:
 @pytest.mark.parametrize(
     ("line", "hopeless"),
     [
+        ("NotImplementedError: FP8 KV cache on CPU requires x86 with AVX-512 or AMX.", True),
         ("vllm serve: error: unrecognized arguments: --nope", True),
         (TOO_LONG, True),
         (KV, False),
