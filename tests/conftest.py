@@ -31,7 +31,7 @@ UNTRACED = (*PROGRAMS, "tests/router/clients/", "etc/tools/")
 # Coverage takes 7 s of CPU of each appliance. In these files, few appliances do most of what others do.
 MEASURED_PROGRAMS = tuple(
     f"tests/e2e/test_{name}."
-    for name in ("attach", "bench", "keys", "life", "migrate", "operations", "shadow", "swaps", "traces")
+    for name in ("attach", "bench", "keys", "life", "migrate", "nodes", "operations", "shadow", "swaps", "traces")
 )
 LONGEST_FIRST = (VLLM_FILES, PROGRAMS)  # with several workers the last file should be short
 SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml

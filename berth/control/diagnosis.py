@@ -45,7 +45,7 @@ _HOPELESS = re.compile(
     r"unrecognized arguments|invalid choice|: error: argument |arguments are required|No such file or directory: '/"
     r"|larger than the derived max_model_len|greater than the derived max_model_len|not a valid model identifier"
     r"|Sleep mode is not supported|Extra inputs are not permitted|is not supported for now|Failed to infer device type"
-    r"|NotImplementedError: "
+    r"|NotImplemented(?:Error)?: "
 )
 
 

@@ -88,9 +88,12 @@ def test_each_engine_is_started_looked_at_and_measured_at_the_same_points() -> N
     assert points[0] <= points[1]
     assert Point(concurrency=1) in points[0]
     assert any(point.rate for point in points[0])
-    assert first.starts[0].windows[0].role == "search"
+    roles = [window.role for window in first.starts[0].windows]
+    searched = roles.count("search")  # a busy machine may end the search sooner
+    assert searched > 0
+    assert set(roles[:searched]) == {"search"}
     ratios = {one.metric: one.ratio or 0 for one in found.comparisons}
-    assert ratios["tpot p50 at 1 at a time"] > 0
+    assert ratios["tpot p50 at 1 at a time"] > 1.5
     assert found.chosen == ""
     assert [one.own_cost.problem for one in found.engines if one.own_cost] == ["", ""]
     assert all(one.own_cost and one.own_cost.pairs >= 5 and one.own_cost.tpot for one in found.engines)

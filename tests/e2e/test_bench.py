@@ -25,7 +25,8 @@ SECRET = "a text that is nowhere kept"
 
 @pytest.fixture(scope="module")
 def berth() -> Iterator[Appliance]:
-    engines = (f"{dialect} --itl {itl} --prefix-cache" for dialect, itl in (("vllm", "10ms"), ("sglang", "30ms")))
+    pauses = {"vllm": "10ms", "sglang": "60ms"}  # a busy machine adds tens of ms to each
+    engines = (f"{dialect} --itl {itl} --prefix-cache" for dialect, itl in pauses.items())
     with Appliance(sim_models("m", *engines)) as appliance:
         yield appliance.wait_ready()
 
@@ -81,14 +82,12 @@ def test_berths_own_cost_is_measured_through_the_router(measured: tuple[int, Any
     assert "Berth&#x27;s own cost" in page
 
 
-def test_engines_are_compared(measured: tuple[int, Any, str]) -> None:
-    """That the slower one is found is shown where the machine is quiet: `make bench-truth`."""
+def test_the_slower_engine_is_found(measured: tuple[int, Any, str]) -> None:
     _code, found, _page = measured
-    ratios = {
+    speeds = {
         one["replica"]: one["ratio"] for one in found["comparisons"] if one["metric"] == "tpot p50 at 2 at a time"
     }
-    assert list(ratios) == ["m-sim-2"]
-    assert ratios["m-sim-2"] > 0
+    assert speeds["m-sim-2"] > 1.5
     assert found["chosen"] == ""  # sizes of its own
 
 

@@ -55,5 +55,5 @@ def test_vllm_has_the_planned_tokens(forked_vllm: Path, models: dict[str, Path])
     assert logged["guessing"] == logged["tiny"]
     shares = {name: planned[name] / logged[name] for name in planned}
     if not HAS_AMX:  # other kernels for gated delta nets, in which more fits
-        assert shares.pop("gated-delta") < 1.02
+        assert 0.7 < shares.pop("gated-delta") < 1.02
     assert shares == pytest.approx(dict.fromkeys(shares, 1), rel=0.02)

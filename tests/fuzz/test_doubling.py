@@ -45,7 +45,7 @@ from tests.fuzz.responses import (
     other_answers,
 )
 
-LENGTHS: Final = (500, 1000, 2000)
+LENGTHS: Final = (1000, 2000, 4000)
 MOST: Final = 2.5
 ROUNDS: Final = 4  # until one of them is fast enough
 TASKS: Final = {

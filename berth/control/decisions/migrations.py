@@ -263,7 +263,7 @@ def unproven(operations: Iterable[Operation]) -> frozenset[str]:
 
 
 def _is_undone(migration: Migration) -> bool:
-    """In place, the candidate is the engine before again: it serves as soon as it can."""
+    """It is rolled back. In place, the candidate then is the engine before again, and serves as soon as it can."""
     is_again = migration.in_place and migration.phase is _P.ROLLING_BACK and not migration.dressed
     return is_again or migration.phase is _P.ROLLED_BACK
 

@@ -49,6 +49,14 @@ def test_a_reload_that_has_begun_is_followed_by_another_one() -> None:
     assert store.running == ()
 
 
+def test_a_reload_that_fails_ends_with_its_reason() -> None:
+    store = Operations(EventRing())
+    store.ask(Change(action=Action.RELOAD), NOTHING, workers=(OLD,), now=1.0)
+    store.reload_failed("no router")
+    assert store.running == ()
+    assert [(one.state, one.reason) for one in store.kept.operations] == [(OperationState.FAILED, "no router")]
+
+
 def test_no_reload_without_one_that_is_running() -> None:
     before = Operations(EventRing())
     before.ask(Change(action=Action.RELOAD), NOTHING, workers=(OLD,), now=1.0)
