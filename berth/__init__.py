@@ -5,6 +5,12 @@ translate; plan, state and canonical are the three contracts that hold them toge
 meanwhile, and records are what outlives them. cli is the way in.
 """
 
+import sys
+
 from berth._version import __version__
 
 __all__ = ["__version__"]
+
+# httpx imports its command line wherever rich and click are installed: a third of what boot and control import, 7 MB.
+# A module that is None is not imported (docs.python.org, "The module cache"), and httpx does without.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

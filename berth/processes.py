@@ -247,6 +247,11 @@ def _marker(name: str, value: str) -> bytes:
     return os.fsencode(f"{name}={value}")
 
 
+def running(pids: Iterable[int]) -> set[int]:
+    """Those of the processes that have not ended."""
+    return {pid for pid in pids if (stat := stat_of(pid)) is not None and stat.alive}
+
+
 def _still_live(processes: dict[int, int]) -> dict[int, int]:
     """Those of the processes, start ticks by pid, that have not ended."""
     return {

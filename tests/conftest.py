@@ -26,13 +26,13 @@ settings.load_profile("berth")
 
 VLLM_FILES = tuple(f"tests/e2e/test_{name}" for name in ("vllm", "continuation"))
 # Their tests start programs, and watch them from outside.
-PROGRAMS = ("tests/accounts/", "tests/chaos/", "tests/e2e/", "tests/fuzz/")
-UNTRACED = (*PROGRAMS, "tests/router/clients/", "etc/tools/")
-# Coverage takes 7 s of CPU of each appliance. In these files, few appliances do most of what others do.
-MEASURED_PROGRAMS = tuple(
-    f"tests/e2e/test_{name}."
-    for name in ("attach", "bench", "keys", "life", "migrate", "nodes", "operations", "shadow", "swaps", "traces")
+PROGRAMS = (
+    *("tests/accounts/", "tests/chaos/", "tests/e2e/", "tests/fuzz/"),
+    *("tests/boot/test_scenarios.", "tests/boot/test_plan_on_cards."),
 )
+UNTRACED = (*PROGRAMS, "tests/router/clients/", "etc/tools/")
+# Coverage makes an appliance take twice its CPU. In these files, few of them do most of what no other test reaches.
+MEASURED_PROGRAMS = tuple(f"tests/e2e/test_{name}." for name in ("bench", "keys", "migrate", "operations", "shadow"))
 LONGEST_FIRST = (VLLM_FILES, PROGRAMS)  # with several workers the last file should be short
 SLOW_TIMEOUT_S = 90  # of tests with processes of their own; all others have the default of pyproject.toml
 PATIENCE = 3  # an old or busy machine takes so many times as long as a test says

@@ -65,7 +65,7 @@ from berth.ipc.operations import Action, Change, Operation, Reply, Request
 from berth.ipc.revising import Revised
 from berth.log import log
 from berth.plan import Keys, Plan
-from berth.processes import replace_file
+from berth.processes import replace_file, running
 from berth.state import GpuState, ReplicaStatus
 
 _S = ReplicaStatus
@@ -277,10 +277,17 @@ class Controller:
         if operations.kept is not kept:
             self._runtime.changed.set()  # it is done in the next round, which comes at once
         if operations.running:
-            live = traffic.workers(self._plan.paths.heartbeats).values()
-            operations.settle(self._observer.observation(snapshot, {}), live, time.monotonic())
+            self._end_operations(snapshot)
         self._preempt(observation, now)
         self._audit.settled(operations.find)
+
+    def _end_operations(self, snapshot: Snapshot) -> None:
+        """Those that are over. The router's worker that leaves has no heartbeat any more while it still writes down
+        what it counted: only its process says that it has ended.
+        """
+        operations = self._runtime.operations
+        workers = running(pid for one in operations.running for pid in one.workers)
+        operations.settle(self._observer.observation(snapshot, {}), workers, time.monotonic())
 
     def _preempt(self, observation: Observation, now: float) -> None:
         """A control that runs after this one sees by the reason that it was reported already."""
@@ -339,9 +346,8 @@ class Controller:
             around = self._migrator.around(change, revised)
         if change.shadow is not None:
             around = self._shadower.around(change)
+        self._end_operations(self._snapshot)  # what has come to its end is no reason to deny another
         now = time.monotonic()
-        # What has come to its end is no reason to deny another.
-        operations.settle(self._observer.observation(self._snapshot, {}), live, now)
         observation = self._observer.observation(self._snapshot, {})
         reply = operations.ask(change, observation, workers=live, now=now, around=around)
         is_new = reply.operation is not None and reply.operation.id not in known and not change.dry_run

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -503,3 +505,49 @@ async def test_what_has_come_to_its_end_is_not_taken_for_what_is_requested_next(
     assert first.id != second.id
     assert found.operation is not None
     assert found.operation.state is OperationState.DONE
+
+
+LEAVING_WORKER = """
+import sys
+from pathlib import Path
+from berth.ipc.heartbeats import FIRST_WORKER, Heartbeat
+heartbeat = Heartbeat(Path(sys.argv[1]), FIRST_WORKER)
+print("serves", flush=True)
+sys.stdin.readline()
+heartbeat.close()
+print("leaves", flush=True)
+sys.stdin.readline()
+"""
+
+
+class LeavingWorker:
+    """A router worker that does not end before it is told to."""
+
+    def __init__(self, heartbeats: Path) -> None:
+        command = [sys.executable, "-c", LEAVING_WORKER, str(heartbeats)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.says("serves")
+
+    def proceed(self) -> None:
+        print(file=self.process.stdin, flush=True)
+
+    def says(self, word: str) -> None:
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().strip() == word
+
+
+async def test_a_reload_ends_with_the_processes_of_the_workers_not_with_their_heartbeats(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, engine(tmp_path, "chat-a"))
+    async with appliance(plan) as box, box.control() as controller:
+        await box.until_status("chat-a", S.READY)
+        worker = LeavingWorker(plan.paths.heartbeats)
+        with worker.process:
+            first = controller._changed(Change(action=Action.RELOAD), None).operation
+            worker.proceed()
+            worker.says("leaves")
+            second = controller._changed(Change(action=Action.RELOAD), None).operation
+        third = controller._changed(Change(action=Action.RELOAD), None).operation
+    assert first is not None
+    assert third is not None
+    assert first == second
+    assert third.id != first.id

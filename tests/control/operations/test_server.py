@@ -10,8 +10,10 @@ import pytest
 
 from berth.control.operations.server import serve
 from berth.errors import ControlError
-from berth.ipc.control_socket import ask
+from berth.ipc.control_socket import TIMEOUT_S, ask, longest_s
+from berth.ipc.migration import Options
 from berth.ipc.operations import Action, Change, DenialCode, Operation, Reply, Request
+from berth.ipc.revising import LONGEST_S
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +43,11 @@ async def test_answers_and_waits_for_a_control_that_starts(tmp_path: Path) -> No
         assert reply.operation is not None
         assert (reply.operation.action, reply.operation.model) == (Action.LOAD, "m")
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_is_planned_first_is_waited_for_until_the_planning_is_given_up() -> None:
+    load, migrate = Change(action=Action.LOAD), Change(action=Action.MIGRATE, migrate=Options(source="org/other"))
+    assert [longest_s(Request(change=one)) for one in (load, migrate)] == [TIMEOUT_S, TIMEOUT_S + LONGEST_S]
 
 
 async def test_new_control_takes_over_the_socket_of_one_that_was_killed(tmp_path: Path) -> None:
