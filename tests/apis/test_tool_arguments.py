@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berth.apis.tool_arguments import StreamedArguments, arguments_text
+from berth.apis.tool_arguments import StreamedArguments, arguments_text, keep_arguments, keep_inputs
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,24 @@ def test_streamed_arguments_that_close_more_than_they_open_are_never_complete() 
     streamed = StreamedArguments()
     streamed.pieces += ["}", "{}"]
     assert not streamed.is_complete()
+
+
+def test_only_white_space_may_follow_what_is_complete() -> None:
+    streamed, complete = StreamedArguments(), []
+    for piece in ('{"a": ', "1}", " \n", "x", " "):
+        streamed.pieces.append(piece)
+        complete.append(streamed.is_complete())
+    assert complete == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize("body", [b'{"messages": [', b'{"messages": 1}', b"[" * 100_000, b'"\xff"'])
+def test_what_cannot_be_read_again_stays_as_it_was_read(body: bytes) -> None:
+    inputs: dict[str, Any] = {"messages": [{"content": [{"type": "tool_use", "input": {"a": 1}}]}]}
+    arguments: dict[str, Any] = {"messages": [{"tool_calls": [{"function": {"arguments": {"a": 1}}}]}]}
+    keep_inputs(inputs, body)
+    keep_arguments(arguments, body)
+    assert inputs["messages"][0]["content"][0]["input"] == {"a": 1}
+    assert arguments["messages"][0]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """One tree of spans for each request, made of the journal and received over OTLP."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -14,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from berth.apis.openai.chat import OpenaiChat
+from berth.errors import ControlError
 from berth.ipc.journal import Trace
 from berth.plan import ApiKey, Keys, Plan, Tracing
 from berth.processes import replace_file
@@ -261,3 +265,36 @@ async def test_runs_until_it_is_told_to_stop(
         ended.set()
         await running
         assert len(collector.spans) == 2, "the last ones are sent too"
+
+
+async def test_without_traces_in_the_plan_there_is_nothing_to_run(forwarding: Forwarding) -> None:
+    write_plan(forwarding.plan)
+    with pytest.raises(ControlError, match="set OTEL_EXPORTER_OTLP_ENDPOINT and start Berth again"):
+        main.serve(forwarding.plan.paths.run_dir)
+
+
+async def test_the_program_sends_spans_until_it_is_told_to_end(
+    forwarding: Forwarding, engines: tuple[FakeUpstream, FakeUpstream]
+) -> None:
+    with Collector() as collector:
+        plan = replace(forwarding.plan, tracing=Tracing(endpoint=f"{collector.url}/v1/traces"))
+        write_plan(plan)
+        program = started(plan)
+        with program:
+            while not collector.spans:  # what came before it looked at the journal is not its own
+                assert program.poll() is None
+                engines[0].answers(chat_answer())
+                await forwarding.ask(OpenaiChat(), CHAT, Client(), trace=SAMPLED)
+                await asyncio.sleep(0.1)
+            program.terminate()
+            assert await asyncio.to_thread(program.wait, 10) == 0
+        assert {span.trace_id for span in collector.spans} == {SAMPLED.trace_id.hex()}
+
+
+def write_plan(plan: Plan) -> None:
+    plan.paths.plan.write_bytes(plan.to_json())
+    plan.paths.keys.write_bytes(Keys().to_json())
+
+
+def started(plan: Plan) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-m", "berth", "tracer", "--run-dir", plan.paths.run_dir])

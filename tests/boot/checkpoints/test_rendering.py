@@ -48,13 +48,23 @@ def test_arguments_as_text_where_the_template_wants_them_so() -> None:
     assert 'find_weather{"city": "Paris", "days": 3}' in render(template + "{% endfor %}{% endfor %}")
 
 
+SILENT = (
+    "{{",
+    "{% for message in messages %}{{ message.content }}{% endfor %}",
+    "{{ raise_exception('never') }}",
+)
+
+
+@pytest.mark.parametrize("template", SILENT[1:])
+def test_no_form_of_the_conversation_shows_a_call(template: str) -> None:
+    assert render(template) == ""
+
+
 @pytest.mark.parametrize(
     "template",
     [
         "",
-        "{{",
-        "{% for message in messages %}{{ message.content }}{% endfor %}",
-        "{{ raise_exception('never') }}",
+        *SILENT,
         "{{ ''.__class__.__mro__ }}" + HERMES,
         "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
         "{{ 'x' * 10 ** 10 }}" + HERMES,
