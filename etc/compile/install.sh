@@ -15,5 +15,5 @@ rm -rf .compiled
 mkdir -p .compiled/dist
 $uv export --quiet --frozen --no-emit-project --no-hashes --output-file .compiled/constraints.txt
 COMPILE=1 $uv build --quiet --wheel --python .venv/bin/python --build-constraint .compiled/constraints.txt --out-dir .compiled/dist
-$uv pip install --quiet --python .venv/bin/python --no-deps --no-index --target .compiled .compiled/dist/*.whl
+$uv pip install --quiet --python .venv/bin/python --no-deps --no-index --compile-bytecode --target .compiled .compiled/dist/*.whl
 wanted >$stamp
