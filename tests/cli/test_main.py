@@ -1,5 +1,6 @@
 """The command line: output and exit codes of the subcommands."""
 
+import json
 import os
 import re
 import subprocess
@@ -60,6 +61,39 @@ def test_prints_the_status(only: Path, capsys: pytest.CaptureFixture[str]) -> No
     write(only, READY)
     assert exit_code(["status"]) == 0
     assert "+ chat-vllm" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["plan"], "m-sim"),
+        (["config"], "BERTH_MODELS"),
+        (["env"], "BERTH_MODELS"),
+        (["env", "--markdown"], "| `BERTH_MODELS`"),
+        (["route", "--explain", "--model", "m"], "m"),
+    ],
+)
+def test_shows_what_would_be(
+    only: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], shown: str
+) -> None:
+    monkeypatch.setenv("BERTH_MODELS", "m=any@sim")
+    monkeypatch.setenv("BERTH_DATA", str(only / "data"))
+    assert exit_code(arguments) == 0
+    assert shown in capsys.readouterr().out
+    assert not (only / "plan.json").exists(), "it is only shown"
+
+
+def test_doctor_says_what_is_not_ready_and_how_to_go_further(
+    only: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERTH_MODELS", "m=any@sim")
+    monkeypatch.setenv("BERTH_DATA", str(only / "data"))
+    code = exit_code(["doctor", "--json"])
+    said = json.loads(capsys.readouterr().out)
+    failed = [one for one in said["findings"] if one["level"] == "fail"]
+    assert (code, said["ok"]) == (int(bool(failed)), not failed)
+    assert all(one["detail"] and one["remedy"] for one in failed)
+    assert ("plan", "m-sim (named in BERTH_MODELS)") in [(one["what"], one["detail"]) for one in said["findings"]]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,11 @@ async def test_an_operation_is_shown_and_cannot_be_cancelled_once_it_is_over(she
     assert (code, shown.startswith("berth: denied (")) == (4, True), shown
 
 
+async def test_a_reload_without_a_router_fails_with_the_reason(shell: Shell) -> None:
+    code, shown = await shell.run("reload", "--wait", "20")
+    assert (code, "reload  failed: " in shown, "router" in shown) == (1, True, True), shown
+
+
 async def test_what_would_move_is_shown_and_does_not(shell: Shell) -> None:
     code, shown = await shell.run("restart", "chat", "--dry-run")
     assert (code, "chat-a: ready -> " in shown) == (0, True), shown

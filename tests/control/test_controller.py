@@ -282,6 +282,20 @@ async def test_attached_server_is_ready_while_it_serves(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_attached_server_that_comes_later_says_what_it_is(tmp_path: Path) -> None:
+    one = replace(make_replica("chat-a", launch=None, port=free_port()), dialect=DialectName.OPENAI)
+    probe = Probe(path="/health", otherwise=("/v1/models",), timeout_s=2)
+    one = replace(one, ready=probe, alive=probe, detects=True, unreached=True, served_name="")
+    async with appliance(plan_of(tmp_path, one)) as box, box.control():
+        await box.until_status("chat-a", S.UNHEALTHY)
+        with FakeUpstream(port=int(one.url.rpartition(":")[2])) as upstream:
+            upstream.answers_with(LlamacppServer())
+            ready = await box.until_status("chat-a", S.READY)
+    assert ready.discovered is not None
+    assert ready.discovered.dialect is DialectName.LLAMACPP
+
+
+@pytest.mark.slow
 async def test_what_an_attached_server_continues_is_kept_over_a_restart_of_control(tmp_path: Path) -> None:
     with FakeUpstream() as upstream:
         upstream.answers_with(LlamacppServer())

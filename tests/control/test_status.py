@@ -62,6 +62,11 @@ DOWNLOADING = replace(
             1,
             ["  . chat-vllm  vllm  starting  for 2 s  (download 50 %, 4.0 of 8.0 GiB)  about 2 s left of the download"],
         ),
+        (
+            replace(READY, flaps=4, restarts=0),
+            0,
+            ["  + chat-vllm  vllm  ready  for 1 min 2 s  flapping: failed 4 times within an hour"],
+        ),
         (READY, 0, ["  + chat-vllm  vllm  ready  for 1 min 2 s  restarts: 2"]),
         (
             SPREAD,
