@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from berth.cli.main import main
+from berth.errors import ControlError
+from berth.plan import Keys, RunPaths
+from berth.report.parts import Box, metrics, operations
 from berth.state import ReplicaStatus
 from tests.control.harness import appliance, engine, plan_of
 
@@ -120,6 +123,16 @@ async def test_a_capture_from_its_start_to_its_end(shell: Shell) -> None:
     code, shown = await shell.run("capture", "off")
     assert (code, shown.splitlines()[0]) == (0, "nothing is being captured")
     assert (await shell.run("audit"))[1].count("  capture ") == 3
+
+
+async def test_a_report_has_the_operations_and_says_what_it_could_not_ask(shell: Shell, tmp_path: Path) -> None:
+    await shell.run("pin", "chat", "--wait", "20")
+    box = Box(environ={}, paths=RunPaths(run_dir=str(tmp_path), data_dir=""), engine_home="", keys=Keys())
+    replies, events = json.loads(await asyncio.to_thread(operations, box))
+    assert [one["action"] for one in replies["operations"]] == ["pin"]
+    assert "pin" in [one["subject"] for one in events["events"]]
+    with pytest.raises(ControlError, match="the router does not respond at http"):
+        metrics(box)
 
 
 async def test_what_serves_the_model_and_who_used_it(shell: Shell) -> None:

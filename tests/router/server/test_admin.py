@@ -14,7 +14,9 @@ from berth.plan import Keys
 from berth.plan.keys import digest
 from berth.records import audit
 from berth.router.server.admin import audited, change_of, operator, used
+from tests.fakes.asgi import ask
 from tests.records.test_usage import plan_in
+from tests.router.server.test_page import ADMIN, KEYS, OWN, app_of, cookie
 
 SECRET = Keys(admin_secret="s3cret")
 WITH_KEY = Keys(admin_secret="s3cret", admin_key_digest=digest("root"))
@@ -84,3 +86,28 @@ def test_an_option_that_is_misspelt_is_not_ignored() -> None:
 def test_what_is_neither_is_rejected(body: bytes) -> None:
     with pytest.raises(InvalidRequestError, match="The body is not an operation"):
         change_of(body, "me")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/admin/operations", None),
+        ("POST", "/admin/operations", {"action": "load", "model": "chat"}),
+        ("DELETE", "/admin/operations/7", None),
+        ("POST", "/admin/bench", {"model": "chat"}),
+        ("GET", "/admin/capture", None),
+        ("POST", "/admin/capture", {"model": "chat"}),
+        ("DELETE", "/admin/capture", None),
+    ],
+)
+async def test_while_control_is_away_clients_are_told_to_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: object
+) -> None:
+    monkeypatch.setattr("berth.ipc.control_socket.TIMEOUT_S", 0.05)
+    plan = plan_in(tmp_path)
+    async with app_of(plan, KEYS) as app:
+        headers = {**await cookie(app, ADMIN), **OWN}
+        plan.paths.control_socket.unlink()
+        answer = await ask(app, path, method=method, headers=headers, body=body)
+    assert (answer.status, answer.json["error"]["code"], answer.headers["retry-after"]) == (503, "control_silent", "1")
