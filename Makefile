@@ -79,13 +79,9 @@ unit: setup ## the tests without an engine: the inner loop
 .PHONY: test
 test: setup engine-vllm llama-server tiny-model ## every test that this machine can run, the real engine included, with coverage
 	rm -f .coverage .coverage.*
-	$(PYTEST) $(WORKERS) -m "not image and not long" --cov --cov-report= --cov-fail-under 0 --durations 10
+	$(PYTEST) $(WORKERS) -m "not image" --cov --cov-report= --cov-fail-under 0 --durations 10
 	rm -f .coverage.* # what killed processes left half-written
 	$(BIN)/coverage report
-
-.PHONY: long
-long: setup engine-vllm llama-server tiny-model ## the longer forms of tests that `make test` has in short
-	$(PYTEST) $(WORKERS) -m long
 
 # Its wheel is unpacked in front of the clone, which is not changed. What needs the source itself is not asked for here.
 COMPILED ?= tests/router tests/apis tests/dialects tests/chaos

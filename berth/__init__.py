@@ -11,6 +11,6 @@ from berth._version import __version__
 
 __all__ = ["__version__"]
 
-# httpx imports its command line wherever rich and click are installed: a third of what boot and control import, 7 MB.
+# httpx imports its command line wherever rich and click are installed: 97 modules, 6 MB and 60 ms at each start.
 # A module that is None is not imported (docs.python.org, "The module cache"), and httpx does without.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

@@ -167,7 +167,7 @@ def appliance_leftovers(paths: RunPaths) -> list[int]:
 
 def terminate(pids: Iterable[int], grace_s: float) -> list[int]:
     """SIGTERM, then SIGKILL after `grace_s`. Blocks; returns the processes that survive even SIGKILL."""
-    live = {pid: stat.start_ticks for pid in pids if (stat := stat_of(pid)) is not None and stat.alive}
+    live = live_processes(pids)
     for signum, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, _KILL_WAIT_S)):
         for pid in live:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # just gone; or another user's: a survivor
@@ -247,9 +247,9 @@ def _marker(name: str, value: str) -> bytes:
     return os.fsencode(f"{name}={value}")
 
 
-def running(pids: Iterable[int]) -> set[int]:
-    """Those of the processes that have not ended."""
-    return {pid for pid in pids if (stat := stat_of(pid)) is not None and stat.alive}
+def live_processes(pids: Iterable[int]) -> dict[int, int]:
+    """Start ticks by pid of those of the processes that have not ended."""
+    return {pid: stat.start_ticks for pid in pids if (stat := stat_of(pid)) is not None and stat.alive}
 
 
 def _still_live(processes: dict[int, int]) -> dict[int, int]:

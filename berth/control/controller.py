@@ -65,7 +65,7 @@ from berth.ipc.operations import Action, Change, Operation, Reply, Request
 from berth.ipc.revising import Revised
 from berth.log import log
 from berth.plan import Keys, Plan
-from berth.processes import replace_file, running
+from berth.processes import live_processes, replace_file
 from berth.state import GpuState, ReplicaStatus
 
 _S = ReplicaStatus
@@ -286,7 +286,7 @@ class Controller:
         what it counted: only its process says that it has ended.
         """
         operations = self._runtime.operations
-        workers = running(pid for one in operations.running for pid in one.workers)
+        workers = live_processes(pid for one in operations.running for pid in one.workers)
         operations.settle(self._observer.observation(snapshot, {}), workers, time.monotonic())
 
     def _preempt(self, observation: Observation, now: float) -> None:

@@ -31,13 +31,12 @@ def seen(text: str, finish: str | None = "stop", error: Exception | None = None)
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_short_soak_passes() -> None:
-    """As often as it takes: on a slow machine few faults fit in, and all may meet the model with one engine."""
-    saved = 0.0
-    while not saved:
-        done = soak(Course(seconds=25, every_s=3, clients=6), say=lambda _: None)
-        assert report.wrongs(done) == [], report.text(done)
-        assert sum(done.faults.values()) > 2
-        saved = done.counters["berth_fallbacks_total", ""] + done.counters["berth_streams_continued_total", ""]
+    done = soak(Course(seconds=25, every_s=3, clients=6), say=lambda _: None)
+
+    assert report.wrongs(done) == [], report.text(done)
+    assert sum(done.faults.values()) > 2
+    saved = done.counters["berth_fallbacks_total", ""] + done.counters["berth_streams_continued_total", ""]
+    assert saved > 0, report.text(done)
 
 
 @pytest.mark.parametrize(

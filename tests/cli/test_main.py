@@ -67,10 +67,10 @@ def test_prints_the_status(only: Path, capsys: pytest.CaptureFixture[str]) -> No
     ("arguments", "shown"),
     [
         (["plan"], "m-sim"),
-        (["config"], "BERTH_MODELS"),
-        (["env"], "BERTH_MODELS"),
+        (["config"], "BERTH_MODELS  [environment]  m=any@sim\n"),
+        (["env"], "# --- Models ---\n"),
         (["env", "--markdown"], "| `BERTH_MODELS`"),
-        (["route", "--explain", "--model", "m"], "m"),
+        (["route", "--explain", "--model", "m"], "No rule matches: model m, on m-sim\n"),
     ],
 )
 def test_shows_what_would_be(

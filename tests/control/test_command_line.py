@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from berth.plan import Keys, RunPaths
 from berth.report.parts import Box, metrics, operations
 from berth.state import ReplicaStatus
 from tests.control.harness import appliance, engine, plan_of
+from tests.fakes.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +46,7 @@ async def shell(
 ) -> AsyncIterator[Shell]:
     """One that can reach a box with one replica that is ready."""
     plan = plan_of(tmp_path, engine(tmp_path, "chat-a"))
+    plan = replace(plan, listen=replace(plan.listen, port=free_port()))  # on which no router of another Berth listens
     monkeypatch.setenv("BERTH_RUN_DIR", str(tmp_path))
     async with appliance(plan) as box, box.control():
         await box.until_status("chat-a", ReplicaStatus.READY)

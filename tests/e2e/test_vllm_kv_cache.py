@@ -20,7 +20,6 @@ SETTINGS: dict[str, dict[str, object]] = {
     **({"fp8": {"kv_dtype": "fp8"}} if "avx512f" in PROCESSOR else {}),  # of vLLM on the CPU
     "guessing": {"speculation": "ngram", "prefix_cache": False, "text_only": True},
 }
-SHORT = ("tiny", "sliding", "guessing")
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +31,8 @@ def models(vllm: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactor
     return {kind: folder / kind for kind in KINDS}
 
 
-@pytest.mark.parametrize("names", [SHORT, pytest.param((), marks=pytest.mark.long)], ids=["some", "all"])
-def test_vllm_has_the_planned_tokens(forked_vllm: Path, models: dict[str, Path], names: tuple[str, ...]) -> None:
-    specs: dict[str, dict[str, object]] = {
+def test_vllm_has_the_planned_tokens(forked_vllm: Path, models: dict[str, Path]) -> None:
+    specs = {
         "tiny": {"source": str(ROOT / "models/tiny"), "engines": ["vllm"], "context": 2048},
         **{kind: {"source": str(source), "engines": ["vllm"]} for kind, source in models.items()},
         **{
@@ -43,7 +41,6 @@ def test_vllm_has_the_planned_tokens(forked_vllm: Path, models: dict[str, Path],
         },
         "one-state": {"source": str(models["recurrent"]), "engines": ["vllm"], "prefix_cache": False},
     }
-    specs = {name: specs[name] for name in names or specs}
     with Appliance(json.dumps(specs), BERTH_ENGINE_HOME=str(forked_vllm)) as berth:
         berth.wait_ready(600)  # one after the other
         planned = {one.model: one.memory.kv_tokens for one in berth.plan().replicas if one.memory}

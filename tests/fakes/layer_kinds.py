@@ -19,7 +19,7 @@ COMMON = {
     "max_position_embeddings": 4096,
 }
 # The states of gated delta nets: vLLM on the CPU has float32 where the processor computes with bfloat16,
-# and else the type of the weights, as the planner takes it where a config.json says nothing.
+# and else the type of the weights, as the planner takes it where a config.json says nothing (vllm/platforms/cpu.py).
 STATES = {"mamba_ssm_dtype": "float32"} if "avx512_bf16" in Path("/proc/cpuinfo").read_text() else {}
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -64,8 +64,8 @@ def growth(cases: Sequence[Case]) -> float:
     """How many times as long a case takes as the one before it, which has half as many items, at best."""
     best = 1e9
     for turn in range(ROUNDS):
-        # The first run fills the caches, so the shortest needs two. An excess of the others is measured again.
-        times = [cpu_s(case, runs=2 if turn or case is cases[0] else 1) for case in cases]
+        # One run of the longest can only exaggerate, and then all are measured again.
+        times = [cpu_s(case, runs=2 if turn or case is not cases[-1] else 1) for case in cases]
         best = min(best, *(later / before for before, later in pairwise(times)))
         if best < MOST:
             break

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -279,8 +280,7 @@ async def test_the_program_sends_spans_until_it_is_told_to_end(
     with Collector() as collector:
         plan = replace(forwarding.plan, tracing=Tracing(endpoint=f"{collector.url}/v1/traces"))
         write_plan(plan)
-        program = started(plan)
-        with program:
+        with started(plan) as program:
             while not collector.spans:  # what came before it looked at the journal is not its own
                 assert program.poll() is None
                 engines[0].answers(chat_answer())
@@ -296,5 +296,12 @@ def write_plan(plan: Plan) -> None:
     plan.paths.keys.write_bytes(Keys().to_json())
 
 
-def started(plan: Plan) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", "berth", "tracer", "--run-dir", plan.paths.run_dir])
+@contextmanager
+def started(plan: Plan) -> "Iterator[subprocess.Popen[bytes]]":
+    """The program; killed where a test ends before it."""
+    command = [sys.executable, "-m", "berth", "tracer", "--run-dir", plan.paths.run_dir]
+    with subprocess.Popen(command) as program:
+        try:
+            yield program
+        finally:
+            program.kill()

@@ -98,11 +98,10 @@ class GpuBox(Box):
         )
         leased = [] if not self.records else list(lifecycle.leased(observation, self.now))
         unproven = {one.name for one in leased if self.needs_gib(one.name) > self.free_gib + 1e-6}
-        may_be_held = (self.foreign_gib or self.pins) and self.now - self.foreign_since > 30
         shut_out = {
             route.name: "GPU 0: held"
-            for route in (self.routes if may_be_held else ())
-            if eviction.shut_out(route, observation, self.pins)
+            for route in self.routes
+            if eviction.shut_out(route, observation, self.pins) and self.now - self.foreign_since > 30
         }
         return replace(observation, unproven=frozenset(unproven), not_free=shut_out)
 

@@ -101,15 +101,6 @@ def phases(begin: Callable[[], OnRequest]) -> Iterator[OnRequest]:
             raise AssertionError("it does not end")
 
 
-def come_to_rest(world: OnRequest) -> None:
-    """Until nothing of an operation is left to do, and then for ten turns more."""
-    for _ in range(50):
-        if not world.operations.running:
-            break
-        world.turn()
-    world.turns(10)
-
-
 def asked(world: OnRequest, action: Action, count: int | None = None) -> Reply:
     change = Change(action=action, model="chat", by="me", count=count)
     return world.operations.ask(change, world.observation(), workers=(), now=world.now)
@@ -125,7 +116,7 @@ def test_clients_are_served_whatever_runs(begin: Callable[[], OnRequest]) -> Non
         before = world.answered + world.waiting
         world.operations.keep(Keep(model="chat", seconds=3600), world.observation())
         world.request()
-        come_to_rest(world)
+        world.turns(60)
         assert (world.answered, world.waiting) == (before + 1, 0), world.operations.kept.operations
     assert len(seen) > 1
 
@@ -150,7 +141,7 @@ def test_operators_come_before_what_berth_does_by_itself(
             assert world.operations.running == before
             continue
         assert reply.operation is not None
-        come_to_rest(world)
+        world.turns(60)
         assert not world.operations.running
         state = world.state(reply.operation)
         if action is Action.RESTART:  # of what runs: what sleeps need not

@@ -2,7 +2,7 @@
 
 import asyncio
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -10,10 +10,9 @@ import pytest
 
 from berth.control.operations.server import serve
 from berth.errors import ControlError
-from berth.ipc.control_socket import TIMEOUT_S, ask, longest_s
+from berth.ipc.control_socket import ask
 from berth.ipc.migration import Options
 from berth.ipc.operations import Action, Change, DenialCode, Operation, Reply, Request
-from berth.ipc.revising import LONGEST_S
 
 pytestmark = pytest.mark.anyio
 
@@ -23,9 +22,12 @@ async def answer(request: Request) -> Reply:
     return Reply(operation=Operation(id="1", action=change.action, model=change.model, created_at=1.0))
 
 
+Answer = Callable[[Request], Awaitable[Reply]]
+
+
 @asynccontextmanager
-async def serving(path: Path) -> AsyncIterator[None]:
-    task = asyncio.ensure_future(serve(path, answer, retry_s=0.1))
+async def serving(path: Path, answers: Answer = answer) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(serve(path, answers, retry_s=0.1))
     try:
         yield
     finally:
@@ -45,9 +47,24 @@ async def test_answers_and_waits_for_a_control_that_starts(tmp_path: Path) -> No
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_what_is_planned_first_is_waited_for_until_the_planning_is_given_up() -> None:
-    load, migrate = Change(action=Action.LOAD), Change(action=Action.MIGRATE, migrate=Options(source="org/other"))
-    assert [longest_s(Request(change=one)) for one in (load, migrate)] == [TIMEOUT_S, TIMEOUT_S + LONGEST_S]
+async def test_a_migration_is_waited_for_while_control_plans_it(tmp_path: Path) -> None:
+    """Once control has it: a control that is not there is not waited for any longer than for another request."""
+    path, migrate = tmp_path / "control.sock", Change(action=Action.MIGRATE, migrate=Options(source="org/other"))
+    with pytest.raises(ControlError, match="does not respond"):
+        async with asyncio.timeout(5):
+            await ask(path, Request(change=migrate), timeout_s=0.3)
+
+    async def plan(request: Request) -> Reply:
+        await asyncio.sleep(0.6)
+        return await answer(request)
+
+    async with serving(path, plan):
+        while not path.exists():  # noqa: ASYNC110 - a file
+            await asyncio.sleep(0.01)
+        reply = await ask(path, Request(change=migrate), timeout_s=0.3)
+        assert reply.operation is not None
+        with pytest.raises(ControlError, match="TimeoutError"):
+            await ask(path, Request(change=Change(action=Action.LOAD)), timeout_s=0.3)
 
 
 async def test_new_control_takes_over_the_socket_of_one_that_was_killed(tmp_path: Path) -> None:

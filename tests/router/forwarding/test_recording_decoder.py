@@ -10,7 +10,7 @@ from berth.router.forwarding.recording_decoder import MirroredDecoder, Recording
 
 
 class Upper(StreamDecoder):
-    """Counts what is asked of it."""
+    """Keeps what is asked of it."""
 
     def __init__(self) -> None:
         super().__init__()
