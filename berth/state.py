@@ -16,6 +16,7 @@ from berth.plan import Discovered
 from berth.time_left import Usual, left_s
 
 STATE_VERSION = 1
+BERTH_STOPS = "Berth stops"  # the reason of a replica that is stopped with all others
 FULL_BYTES = 256 << 10  # a run directory with less free space than this counts as full
 _REPLICA_BYTES = 32 << 10  # a dozen lines of 500 characters, and the reason
 _OTHER_BYTES = 16 << 10  # the fields of the State itself, and the GPUs

@@ -21,7 +21,7 @@ from berth.host.gpu_usage import Used
 from berth.log import log
 from berth.plan import Sleep
 from berth.records.starts import How
-from berth.state import ReplicaStatus
+from berth.state import BERTH_STOPS, ReplicaStatus
 
 _S = ReplicaStatus
 
@@ -151,7 +151,7 @@ async def end_engines(runtime: Runtime, grace_s: float, publish: Callable[[], No
         now = time.monotonic()
         for name, record in runtime.records.items():
             if name in runtime.followers and to in lifecycle.TRANSITIONS[record.status]:
-                transition = Transition(name=name, to=to, reason=lifecycle.BERTH_STOPS)
+                transition = Transition(name=name, to=to, reason=BERTH_STOPS)
                 runtime.records[name] = lifecycle.apply(record, transition, now)
         publish()
 

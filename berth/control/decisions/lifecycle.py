@@ -13,7 +13,7 @@ from berth.control.logs.load_progress import Tracker
 from berth.control.probes import Health
 from berth.control.supervisord_client import Process, ProcessState
 from berth.plan import Load, Plan, Replica
-from berth.state import AttachedFault, ReplicaStatus
+from berth.state import BERTH_STOPS, AttachedFault, ReplicaStatus
 
 _S = ReplicaStatus
 
@@ -38,8 +38,6 @@ TRANSITIONS: Mapping[ReplicaStatus, frozenset[ReplicaStatus]] = {
 
 # Left as they are while Berth stops: they serve, or do not run.
 _LEFT = frozenset({_S.READY, _S.DRAINING, _S.STOPPING, _S.STOPPED, _S.FAILED, _S.UNLOADED})
-
-BERTH_STOPS = "Berth stops"
 
 HOPELESS_LIMIT = 2  # starts of an engine whose log shows that the next one would fail in the same way
 

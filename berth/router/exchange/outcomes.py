@@ -18,7 +18,8 @@ from berth.errors import (
     UpstreamError,
 )
 from berth.plan import EngineName, Load, ModelRoute, Replica
-from berth.state import AttachedFault, ReplicaState, ReplicaStatus
+from berth.router.exchange.inflight import StopReason, drain_error
+from berth.state import BERTH_STOPS, AttachedFault, ReplicaState, ReplicaStatus
 
 _RETRY_LOADING_S = 5.0
 _RETRY_MEMORY_S = 30.0
@@ -203,6 +204,8 @@ def not_ready(
     names = [name for name in route.replicas if not statuses[name].spare] or route.replicas
     state = min((statuses[name] for name in names), key=lambda state: _READY_SOONEST.index(state.status))
     engine, details = replicas[state.name].kind, _details(route, state, now)
+    if any(statuses[name].reason == BERTH_STOPS for name in names):
+        return drain_error(StopReason.DRAIN)
     if state.status in {ReplicaStatus.FAILED, ReplicaStatus.STOPPED}:
         reasons = "; ".join(f"{name} {statuses[name].status}{_reason(statuses[name])}" for name in names)
         return NotReadyError(

@@ -20,7 +20,7 @@ from berth.router.balancing import selection
 from berth.router.balancing.circuit_breaker import CircuitBreaker
 from berth.router.exchange import outcomes as routing
 from berth.router.exchange.outcomes import Attempt, Outcome
-from berth.state import Progress, ReplicaState, ReplicaStatus
+from berth.state import BERTH_STOPS, Progress, ReplicaState, ReplicaStatus
 from tests.fakes.router import replica, replica_state, route
 
 READY, STARTING, FAILED = ReplicaStatus.READY, ReplicaStatus.STARTING, ReplicaStatus.FAILED
@@ -234,6 +234,17 @@ def test_leased_model_says_that_it_is_measured() -> None:
 
     assert "is being measured by `berth bench`" in error.message
     assert (error.code, error.retry_after_s, error.should_retry) == ("model_leased", 60, False)
+
+
+@pytest.mark.parametrize("status", [ReplicaStatus.STOPPING, ReplicaStatus.STOPPED])
+def test_models_that_stop_with_berth_have_not_failed(status: ReplicaStatus) -> None:
+    """Their clients may try again: Berth is back soon, or another one behind the same address is."""
+    states = {**statuses(FAILED, FAILED, FAILED), "chat-a": state(status, reason=BERTH_STOPS)}
+
+    error = routing.not_ready(ROUTE, REPLICAS, states, now=0)
+
+    assert (error.message, error.code) == ("Berth is shutting down.", NotReadyError.code)
+    assert (error.retry_after_s, error.should_retry) == (5, None)
 
 
 def test_error_of_failed_model_has_reason_but_no_retry_after() -> None:
