@@ -2,11 +2,13 @@
 
 import re
 import tomllib
+from collections import UserDict
 from pathlib import Path
 
 import pytest
 
 from berth import build_form, frame_template
+from berth.dialects.choices import check_types
 from etc.compile import modules
 from etc.compile.assert_compiled import main
 
@@ -48,3 +50,16 @@ def test_the_form_is_that_of_the_modules_that_run() -> None:
     compiled = not str(frame_template.__file__).endswith(".py")
     assert compiled is build_form.COMPILED
     assert build_form.VERSION_AND_FORM.endswith("(compiled)" if compiled else "(interpreted)")
+
+
+def test_an_argument_that_is_json_is_an_exact_dict_in_the_compiled_form() -> None:
+    """As parsers make it: the compiler then looks fields up without a call. An engine's answer that has something else
+    there is a failure in either form.
+    """
+    other = UserDict[str, object](finish_reason="stop", message={"content": "text"})
+    check_types(dict(other))
+    if build_form.COMPILED:
+        with pytest.raises(TypeError, match="expected dict"):
+            check_types(other)  # type: ignore[arg-type] # that is the point
+    else:
+        check_types(other)  # type: ignore[arg-type] # as above
