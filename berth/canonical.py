@@ -27,7 +27,7 @@ truncate_prompt_tokens, truncation_side and use_activation.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -45,6 +45,13 @@ class Operation(StrEnum):
     SCORE = "score"
     CLASSIFY = "classify"
     MEDIA = "media"
+
+
+# For what each request compares: Python 3.11 takes 0.2 µs to find a member in its class.
+CHAT: Final = Operation.CHAT
+COMPLETION: Final = Operation.COMPLETION
+EMBEDDING: Final = Operation.EMBEDDING
+MEDIA: Final = Operation.MEDIA
 
 
 class Transcript(Struct, frozen=True, kw_only=True):

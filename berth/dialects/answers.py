@@ -6,7 +6,17 @@ from typing import Any, Final
 import orjson
 
 from berth import json_text
-from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, UpstreamRequest
+from berth.canonical import (
+    CHAT,
+    EMBEDDING,
+    MEDIA,
+    EngineResponse,
+    Failure,
+    InferenceRequest,
+    Json,
+    Operation,
+    UpstreamRequest,
+)
 from berth.dialects import pooling, tokenize
 from berth.dialects.choices import read_choices
 from berth.dialects.embeddings import read_embeddings, read_unparsed
@@ -46,7 +56,7 @@ def upstream_body(request: InferenceRequest, served_name: str) -> Json:
     body = {**request.body, "model": served_name}
     if None in body.values() or not CHECKED.isdisjoint(body):
         body = plain_values(body)
-    if request.operation is Operation.CHAT and "messages" in body:
+    if request.operation is CHAT and "messages" in body:
         body["messages"] = in_order(body["messages"])
     if request.stream:
         options: Json = {"include_usage": True}
@@ -86,7 +96,7 @@ def read_answer(
     judge: Judge = judge_by_status,
 ) -> EngineResponse | Failure:
     """An engine's non-streaming response, normalised. The bytes stay as they are where nothing needs a change."""
-    if request.operation is Operation.MEDIA:
+    if request.operation is MEDIA:
         return read_media(request, status, body, judge)
     if request.operation in _READERS and status in MISSING_ENDPOINT:
         message = f"the engine does not support {request.operation} for this model (it returned {status})"
@@ -104,7 +114,7 @@ def read_answer(
 def _read_body(request: InferenceRequest, model: str, body: bytes, judge: Judge) -> EngineResponse | Failure:
     """KeyError and the like where the body is not a response to such a request."""
     operation = request.operation
-    if operation is Operation.EMBEDDING and (unparsed := read_unparsed(request, model, body)):
+    if operation is EMBEDDING and (unparsed := read_unparsed(request, model, body)):
         return unparsed
     try:
         document = orjson.loads(body)
@@ -118,5 +128,5 @@ def _read_body(request: InferenceRequest, model: str, body: bytes, judge: Judge)
         return failure_of(500, body, judge=judge)
     if operation in _READERS:
         return _READERS[operation](document)
-    read = read_embeddings if operation is Operation.EMBEDDING else read_choices
+    read = read_embeddings if operation is EMBEDDING else read_choices
     return read(request, model, document, body)

@@ -5,7 +5,7 @@ of a non-streaming response.
 from typing import Any, Final
 
 from berth import json_text
-from berth.canonical import EngineResponse, Failure, InferenceRequest, Json, Operation, Usage
+from berth.canonical import COMPLETION, EngineResponse, Failure, InferenceRequest, Json, Usage
 from berth.dialects.failures import engine_failure, unfit_failure
 from berth.dialects.tool_calls import problem_of, with_own_ids
 
@@ -13,6 +13,7 @@ from berth.dialects.tool_calls import problem_of, with_own_ids
 _REASONING: Final = ("reasoning", "reasoning_content")
 MOST_TOKENS: Final = 100_000_000  # of a request: 2048 texts of 32,768 tokens are 67 million
 _FORCED_BY_NONE: Final = (None, "none", "auto")  # values of `tool_choice` without a forced call
+_CHOICE_TEXTS: Final = ("finish_reason", "text")
 _MESSAGE_TEXTS: Final = ("role", "content", *_REASONING, "refusal")
 
 
@@ -20,8 +21,6 @@ def read_choices(request: InferenceRequest, model: str, document: Json, body: by
     choices = document.get("choices")
     if not choices:
         return engine_failure("the engine's response has no choices")
-    if any(choice.get("finish_reason") == "abort" for choice in choices):
-        return engine_failure("the engine aborted the request")
     changed = document.get("model") != model
     document["model"] = model
     # In OpenAI's API, `metadata` is the client's own text; SGLang puts versions of weights there.
@@ -29,12 +28,15 @@ def read_choices(request: InferenceRequest, model: str, document: Json, body: by
     if isinstance(metadata, dict) and any(not isinstance(value, str) for value in metadata.values()):
         del document["metadata"]
         changed = True
+    choice: Json
     for choice in choices:
+        if choice.get("finish_reason") == "abort":
+            return engine_failure("the engine aborted the request")
         check_types(choice)
-        if request.operation is Operation.COMPLETION:
+        if request.operation is COMPLETION:
             choice["text"]
             continue
-        message = choice["message"]
+        message: Json = choice["message"]
         changed |= add_both_names(message)
         calls = message.get("tool_calls")
         if calls == []:  # some clients take the key alone for a call
@@ -114,9 +116,9 @@ def read_usage(usage: Json, prompt: str = "prompt_tokens", completion: str = "co
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         cached_tokens=cached_tokens,
-        implausible=of_prompt not in (None, prompt_tokens)
-        or of_completion not in (None, completion_tokens)
-        or of_cache not in (None, cached_tokens),
+        implausible=(of_prompt is not None and of_prompt != prompt_tokens)
+        or (of_completion is not None and of_completion != completion_tokens)
+        or (of_cache is not None and of_cache != cached_tokens),
     )
 
 
@@ -137,14 +139,17 @@ def plausible(usage: Json) -> Json:
 
 def check_types(choice: Json) -> None:
     """TypeError where a choice of a response or a frame is not of OpenAI's types: no client API could return it."""
-    message = choice.get("delta") or choice.get("message") or {}
-    texts = [*map(choice.get, ("finish_reason", "text")), *map(message.get, _MESSAGE_TEXTS)]
+    message: Json = choice.get("delta") or choice.get("message") or {}
+    fields: Json
+    for fields, names in ((choice, _CHOICE_TEXTS), (message, _MESSAGE_TEXTS)):
+        for name in names:
+            if (text := fields.get(name)) is not None and not isinstance(text, str):
+                raise TypeError(f"expected a string, got {text!r}")
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
-        texts += [call.get("id"), function.get("name"), function.get("arguments")]
-    for text in texts:
-        if not isinstance(text, str | None):
-            raise TypeError(f"expected a string, got {text!r}")
+        for text in (call.get("id"), function.get("name"), function.get("arguments")):
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f"expected a string, got {text!r}")
     if (logprobs := choice.get("logprobs")) is not None:
         check_logprobs(logprobs)
 

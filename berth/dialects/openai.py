@@ -6,12 +6,13 @@ from types import MappingProxyType
 from typing import Final, Self
 
 from berth.canonical import (
+    CHAT,
+    MEDIA,
     EngineResponse,
     Failure,
     FailureKind,
     InferenceRequest,
     Json,
-    Operation,
     UpstreamRequest,
 )
 from berth.dialects import engine_load, request_checks, tokenize
@@ -77,14 +78,14 @@ class OpenaiDialect:
 
     def spell(self, request: InferenceRequest, served_name: str) -> UpstreamRequest:
         """The request in the words of this engine, without the checks. UnsupportedError as for `request`."""
-        if request.operation is Operation.MEDIA:
+        if request.operation is MEDIA:
             return media_request(request, served_name, self.passed)
         if request.operation in tokenize.TOKENS:
             request = tokenize.count_request(request, "an OpenAI-compatible server")
         if request.operation not in PATHS:
             raise UnsupportedError(f"OpenAI's API has no {request.operation} endpoint", param="model")
         body, ignored = without_control(upstream_body(request, served_name), self.passed)
-        if self.limit_fields and request.operation is Operation.CHAT:
+        if self.limit_fields and request.operation is CHAT:
             body = with_limit(body, self.limit_fields)
         return upstream_request(request, body, ignored)
 

@@ -1,17 +1,19 @@
 """Checks for requests that must not reach an engine: some crash it, for all clients."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from berth.canonical import InferenceRequest, Operation
+from berth.canonical import InferenceRequest, Json, Operation
 from berth.dialects import tokenize
 from berth.dialects.base import UnsupportedError
 from berth.errors import InvalidRequestError
 from berth.plan import DialectName, Task
 
 MOST_LOGPROBS = 20
+_GENERATE: Final = Task.GENERATE  # see berth.canonical.CHAT
 _LOGPROBS = ("top_logprobs", "logprobs", "prompt_logprobs")
 _ID_FIELDS: Mapping[Operation, str] = {Operation.EMBEDDING: "input", Operation.DETOKENIZE: "tokens"}
+_CHECKED = frozenset({*_LOGPROBS, *_ID_FIELDS.values(), "prompt", "prompt_token_ids"})
 _COMPARED = frozenset({Operation.RERANK, Operation.SCORE})
 # What models of each task support. Which of them do audio or images only the server knows.
 _ANY = tokenize.TOKENS | {Operation.MEDIA}
@@ -27,6 +29,12 @@ _PURPOSES: Mapping[Task, str] = {
     Task.RERANK: "ranks texts and does not generate any. Use /v1/rerank, /v1/score or /v1/classify",
     Task.CLASSIFY: "classifies texts and does not generate any. Use /v1/classify",
 }
+_COUNTS = "an OpenAI-compatible server counts tokens only for models that generate text"
+_COMPARES = "SGLang compares texts with reranker models only, not with embedding models"
+_UNSUPPORTED: Mapping[tuple[DialectName | None, Task, Operation], str] = {
+    **{(DialectName.OPENAI, task, Operation.TOKENIZE): _COUNTS for task in Task if task is not _GENERATE},
+    **{(DialectName.SGLANG, Task.EMBED, operation): _COMPARES for operation in _COMPARED},
+}
 
 
 def check(
@@ -39,17 +47,14 @@ def check(
     """
     if task is None:
         return
-    body, operation = request.body, request.operation
+    body: Json = request.body
+    operation = request.operation
     if operation not in _SERVED[task]:
         raise InvalidRequestError(f"The model {request.model!r} {_PURPOSES[task]}, or another model.", param="model")
-    if task is Task.EMBED and operation in _COMPARED and dialect is DialectName.SGLANG:
-        raise UnsupportedError(
-            "SGLang compares texts with reranker models only, not with embedding models", param="model"
-        )
-    if task is not Task.GENERATE and operation is Operation.TOKENIZE and dialect is DialectName.OPENAI:
-        raise UnsupportedError(
-            "an OpenAI-compatible server counts tokens only for models that generate text", param="model"
-        )
+    if task is not _GENERATE and (message := _UNSUPPORTED.get((dialect, task, operation))):
+        raise UnsupportedError(message, param="model")
+    if _CHECKED.isdisjoint(body):
+        return  # nearly always
     most = min(MOST_LOGPROBS, vocab_size or MOST_LOGPROBS)
     for name in _LOGPROBS:
         count = body.get(name)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from berth import json_text
-from berth.canonical import Failure, InferenceRequest, Operation, Transcript
+from berth.canonical import CHAT, COMPLETION, Failure, InferenceRequest, Transcript
 from berth.dialects.base import StreamDecoder
 from berth.dialects.choices import add_both_names, check_types, plausible, read_usage, token_count
 from berth.dialects.failures import Judge, engine_failure, failure_in, judge_by_status, unfit_failure
@@ -68,8 +68,8 @@ class OpenaiStreamDecoder(StreamDecoder):
         super().__init__()
         self.done = False  # [DONE] was received
         self._model = model
-        self._object = "chat.completion.chunk" if request.operation is Operation.CHAT else "text_completion"
-        self._content = "text" if request.operation is Operation.COMPLETION else "delta"
+        self._object = "chat.completion.chunk" if request.operation is CHAT else "text_completion"
+        self._content = "text" if request.operation is COMPLETION else "delta"
         self._keep_usage = request.include_usage
         self._one_call = request.body.get("parallel_tool_calls") is False  # not all engines keep to it
         self._forced = request.body.get("tool_choice") not in (None, "none", "auto")

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Awaitable
 from itertools import chain
 
 from starlette.exceptions import HTTPException
@@ -92,10 +93,9 @@ class App:
             self._direct |= {prefix + path: Prefixed(prefix, direct) for path, direct in self._inference.items()}
         self._router = Router(routes, redirect_slashes=False, lifespan=lambda _app: worker.running())
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await self._router(scope, receive, send)
-            return
+            return self._router(scope, receive, send)
         if self._worker.leaving or self._worker.connections.full:
             send = with_headers(send, [CLOSE])
         for name, value in scope["headers"]:
@@ -106,8 +106,11 @@ class App:
             ):
                 send = with_headers(send, self._worker.pages.response_headers(value))
         if scope["method"] == "POST" and (direct := self._direct.get(scope["path"])):
-            await direct(scope, receive, send)
-            return
+            return direct(scope, receive, send)
+        return self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whatever a POST of a client API is not."""
         scope["app"] = self  # Starlette then raises for unknown paths and methods instead of a response in plain text
         scope["path"] = plain_path(scope["path"])
         if self._worker.rules is not None:

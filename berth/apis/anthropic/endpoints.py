@@ -10,7 +10,7 @@ from berth.apis.anthropic.stream import AnthropicStream
 from berth.apis.base import NO_HEADERS, SSE, Headers, StreamEncoder
 from berth.apis.openai.fields import read_object, request_of
 from berth.apis.tool_arguments import keep_inputs
-from berth.canonical import InferenceRequest, Operation
+from berth.canonical import CHAT, InferenceRequest, Operation
 from berth.errors import ApiError
 
 
@@ -32,14 +32,14 @@ class _Anthropic:
 
 
 class AnthropicMessages(_Anthropic):
-    operation = Operation.CHAT
+    operation = CHAT
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
         document = read_object(body)
         if b'tool_use"' in body:
             keep_inputs(document, body)
         fields, ignored = message_fields(document)
-        request = request_of(Operation.CHAT, fields)
+        request = request_of(CHAT, fields)
         return replace(request, include_usage=request.stream, original=document, ignored=ignored, at_most=True)
 
     def response(self, request: InferenceRequest, body: bytes) -> bytes:

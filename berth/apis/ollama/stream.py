@@ -21,7 +21,7 @@ from berth.apis.ollama.response import (
 )
 from berth.apis.translated_stream import TranslatedStream, escape_line_ends
 from berth.apis.usage import usage_of
-from berth.canonical import InferenceRequest, Json, Operation, Usage
+from berth.canonical import CHAT, InferenceRequest, Json, Usage
 from berth.errors import ApiError
 from berth.frame_template import TEXT_KEYS, template_with_ends
 
@@ -50,7 +50,7 @@ class OllamaStream(TranslatedStream):
         super().__init__()
         self._shape = shape
         self._begun_ns = begun_ns(request)
-        self._key = _CONTENT_KEY if request.operation is Operation.CHAT else _TEXT_KEY
+        self._key = _CONTENT_KEY if request.operation is CHAT else _TEXT_KEY
         self._head = escape_line_ends(b'{"model":' + json_text.dumps(request.model) + b',"created_at":"')
         self._second = -1  # of the last part
         self._beginning = b""  # the bytes of all parts of this second, up to its fraction

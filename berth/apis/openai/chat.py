@@ -19,7 +19,7 @@ from berth.apis.openai.fields import (
 )
 from berth.apis.openai.passthrough import OpenaiEndpoint
 from berth.apis.openai.response_format import canonical_format
-from berth.canonical import InferenceRequest, Json, Operation
+from berth.canonical import CHAT, InferenceRequest, Json
 from berth.errors import InvalidRequestError
 
 # Parts of OpenAI's messages that no engine reads -> what to do instead. Engines judge all others: they have their own.
@@ -46,7 +46,7 @@ RULES: dict[str, Rule] = {
 
 
 class OpenaiChat(OpenaiEndpoint):
-    operation = Operation.CHAT
+    operation = CHAT
     native = True
 
     def parse(self, body: bytes, headers: Headers = NO_HEADERS) -> InferenceRequest:
@@ -58,7 +58,7 @@ class OpenaiChat(OpenaiEndpoint):
             document |= allowed_fields(document["tools"], choice.get("allowed_tools"))
         if document.get("response_format") is not None:
             document["response_format"] = canonical_format(document["response_format"])
-        return request_of(Operation.CHAT, document)
+        return request_of(CHAT, document)
 
 
 def allowed_fields(tools: list[Json], allowed: Any) -> Json:

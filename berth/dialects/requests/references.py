@@ -95,11 +95,13 @@ def hosts_named(request: InferenceRequest, fetching: Fetching) -> frozenset[str]
     body = request.body
     if request.media is not None:
         body = request.media.document or request.media.fields
-    elif all(
-        name in _OPAQUE or type(value) in _NUMBERS or (name == "messages" and all(map(_is_plain, value)))
-        for name, value in body.items()
-    ):
-        return _NONE  # as in nearly all requests
+    else:
+        for name, value in body.items():
+            if name in _OPAQUE or type(value) in _NUMBERS or (name == "messages" and all(map(_is_plain, value))):
+                continue
+            break
+        else:
+            return _NONE  # as in nearly all requests
     visitor = _Visitor(fetching=fetching)
     visitor.visit("", body, "", _Kind.OTHER)
     if len(visitor.names) > MOST_HOSTS:

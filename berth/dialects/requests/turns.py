@@ -36,6 +36,7 @@ _JOINED: Final = frozenset({"role", "content", "tool_calls", *_TEXT_KEYS})
 
 def in_order(messages: list[Json]) -> list[Json]:
     before = ""
+    message: Json
     for message in messages:
         role = message["role"]
         if message.get("tool_calls") and role == "assistant":

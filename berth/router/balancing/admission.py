@@ -33,6 +33,7 @@ from berth.router.exchange.heartbeats import FIRST_S
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, Rejection
 
+_HOT = Standby.HOT  # see berth.canonical.CHAT
 _SHORTEST_S = 0.001  # timers may be early by less
 _HELD_S = 1.0  # so much longer at a time, while a migration queues requests: control limits how long it does
 
@@ -73,7 +74,7 @@ class Admission:
             ready = selection.healthy(ready, time.monotonic())
         if (canaries := self._upstreams.canaries) and (split := canaries.get(ctx.route.name)) is not None:
             return selection.split(ready, split, ctx.session or ctx.request_id.encode(), ctx.headers.get(SIDE, b""))
-        return self._balanced(ctx, ready) if ctx.route.standby is Standby.HOT and len(ready) > 1 else ready
+        return self._balanced(ctx, ready) if ctx.route.standby is _HOT and len(ready) > 1 else ready
 
     def peers(self, ctx: RequestContext, upstream: Upstream) -> Sequence[Upstream]:
         """The replicas that can continue what this one has begun, best first."""
@@ -81,6 +82,26 @@ class Admission:
         if ctx.route.standby is Standby.HOT and len(peers) > 1:
             peers = self._balanced(ctx, peers)
         return selection.healthy_first(peers, time.monotonic()) if self._upstreams.ejected else peers
+
+    def at_once(self, ctx: RequestContext, tried: Sequence[Upstream]) -> Upstream | None:
+        """As `next` where nothing has to be waited for, which is nearly always; None: ask `next`."""
+        try:
+            candidates = self.candidates(ctx, tried)
+        except NotReadyError:
+            return None
+        queue = self._queues.get(ctx.route.name)
+        if queue is None:
+            for candidate in candidates:
+                if not (candidate.breaker.overloaded and _rejects(candidate)):
+                    return candidate
+            return None
+        upstream = None if queue.length or not candidates else self._reserve(candidates)
+        if upstream is not None:
+            if ctx.grant is not None:
+                queue.pay(ctx)
+            if tried:  # the retry budget may still reject a fallback
+                self._release(upstream)
+        return upstream
 
     async def next(self, ctx: RequestContext, tried: Sequence[Upstream]) -> Upstream | None:
         """The replica for the next attempt: call `begin` at once. None: no other replica may get the request now.
@@ -90,21 +111,16 @@ class Admission:
             candidates = self.candidates(ctx, tried)
         except NotReadyError:
             candidates = await self._until_back(ctx)
+        if (upstream := self.at_once(ctx, tried)) is not None:
+            return upstream
         queue = self._queues.get(ctx.route.name)
-        if queue is None or not candidates:
-            for candidate in candidates:
-                if not (candidate.breaker.overloaded and _rejects(candidate)):
-                    return candidate
-            if not candidates or ctx.failures:
-                return None
+        if not candidates or (queue is None and ctx.failures):
+            return None
+        if queue is None:
             self._meter.rejected(ctx.route.name, Rejection.FULL)
             raise selection.overloaded(ctx.route, [one.breaker for one in candidates], time.monotonic())
-        upstream = None if queue.length else self._reserve(candidates)
-        if upstream is None:
-            upstream = await self._wait(queue, ctx, tried)
-        elif ctx.grant is not None:
-            queue.pay(ctx)
-        if tried and upstream is not None:  # the retry budget may still reject a fallback
+        upstream = await self._wait(queue, ctx, tried)
+        if tried and upstream is not None:  # as in `at_once`
             self._release(upstream)
         return upstream
 

@@ -42,7 +42,7 @@ class RequestIds:
         self._next = itertools.count(1).__next__
 
     def new(self) -> str:
-        return f"{self._start}{self._next():06x}"
+        return f"{self._start}{self._next()}"
 
     def new_uuid(self) -> str:
         """The same as a random UUID: some servers take nothing else."""
@@ -65,19 +65,22 @@ class Priority(IntEnum):
     LOW = 2
 
 
+_NORMAL = Priority.NORMAL  # see berth.canonical.CHAT
 _PRIORITIES = {priority.name.lower().encode(): priority for priority in Priority}
 
 
-def priority(headers: Mapping[bytes, bytes], decided: str = "") -> Priority:
-    """The priority that a rule has decided, else the one that the client requests. InvalidRequestError for an unknown
-    one.
+def priority(headers: Mapping[bytes, bytes], decided: str = "", most: str = "high") -> Priority:
+    """The priority that a rule has decided, else the one that the client requests; `most` that its key allows.
+    InvalidRequestError for an unknown one.
     """
     given = headers.get(HEADER)
-    found = Priority.NORMAL if given is None else _PRIORITIES.get(given.strip().lower())
+    found = _NORMAL if given is None else _PRIORITIES.get(given.strip().lower())
     if found is None:
         shown = (given or b"").decode("latin-1")[:40]
         raise InvalidRequestError(f"The header x-priority must be high, normal or low, not {shown!r}.")
-    return Priority[decided.upper()] if decided else found
+    if decided:
+        found = Priority[decided.upper()]
+    return found if most == "high" else max(found, Priority[most.upper()])
 
 
 def load_wait_s(headers: Mapping[bytes, bytes]) -> float | None:

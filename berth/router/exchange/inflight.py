@@ -9,7 +9,7 @@ LEAST_BYTES_PER_S of it: a client that sends a byte now and then would hold what
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Mapping
 from enum import StrEnum
 from typing import Any, Final, cast
 
@@ -56,7 +56,7 @@ class InflightRequest:
     """The client's side of one request. When it is stopped, its task is cancelled and `stopped` has the reason."""
 
     __slots__ = (
-        *("_receive", "_send", "_task", "_waiting_since", "client", "held_bytes", "key", "loop"),
+        *("_send", "_task", "client", "held_bytes", "key", "loop", "receive", "waiting_since"),
         *("complete", "received_bytes", "receiving", "since", "started", "stopped", "watcher"),
     )
 
@@ -68,14 +68,14 @@ class InflightRequest:
         loop: asyncio.AbstractEventLoop,
         client: Client | None,
     ) -> None:
-        self._receive = receive
+        self.receive = receive  # the next part of the request
         self._send = send
         self._task = task
         self.loop = loop
         self.client = client  # its address
         self.key = 0  # the slot of its API key; 0: anonymous, or not known yet
         self.watcher: asyncio.Task[None] | None = None
-        self._waiting_since = 0.0  # for the client; 0: not waiting
+        self.waiting_since = 0.0  # for the client; 0: not waiting
         self.since = loop.time()
         self.receiving = False  # its body
         self.received_bytes = 0  # of the body
@@ -83,13 +83,6 @@ class InflightRequest:
         self.started = False  # True: the status and headers of the response are sent
         self.complete = False  # the whole response is: many clients close their connection then
         self.stopped: StopReason | None = None
-
-    async def receive(self) -> Message:
-        """The next part of the request. Waits while the client sends nothing."""
-        self._waiting_since = self.loop.time()
-        message = await self._receive()
-        self._waiting_since = 0.0
-        return message
 
     async def send(self, message: Message) -> None:
         """Sends to the client. Waits while its connection is full."""
@@ -107,9 +100,9 @@ class InflightRequest:
         return None if type(wait).__name__ == _SENT else wait
 
     async def drained(self, wait: Awaitable[None]) -> None:
-        self._waiting_since = self.loop.time()
+        self.waiting_since = self.loop.time()
         await wait
-        self._waiting_since = 0.0
+        self.waiting_since = 0.0
 
     def stop(self, reason: StopReason) -> None:
         """Cancels the request. The first reason counts, and none after the whole response: its end is near."""
@@ -118,25 +111,19 @@ class InflightRequest:
             self._task.cancel()
 
     def stalled(self, now: float, limit_s: float) -> bool:
-        if 0 < self._waiting_since < now - limit_s:
+        if 0 < self.waiting_since < now - limit_s:
             return True
         return self.receiving and now - self.since > limit_s + self.received_bytes / LEAST_BYTES_PER_S
 
-    async def guard(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Runs `work`. False: the request was stopped before `work` ended."""
-        try:
-            await work
-        except asyncio.CancelledError:
-            if self.stopped is None:
-                raise
-            self.resume()
+    def resume(self) -> bool:
+        """After a CancelledError: the task may continue, to send an error to the client. False: it was not `stop` that
+        has cancelled it.
+        """
+        if self.stopped is None:
             return False
-        return True
-
-    def resume(self) -> None:
-        """After a stop: the task may continue, to send an error to the client."""
         self._task.uncancel()
-        self._waiting_since = 0.0
+        self.waiting_since = 0.0
+        return True
 
     def watch(self, group: asyncio.TaskGroup) -> None:
         """From now on the request is stopped when its client disconnects. The body must have been read."""
@@ -145,7 +132,7 @@ class InflightRequest:
     async def _watch(self) -> None:
         """Must not raise: the worker's other tasks would end with it."""
         try:
-            while (await self._receive())["type"] != "http.disconnect":
+            while (await self.receive())["type"] != "http.disconnect":
                 pass  # the empty end of the body, which `read_body` does not wait for
         except Exception:  # noqa: BLE001 - the boundary of a request: its connection is unusable
             log.exception("client connection failed")
@@ -241,10 +228,9 @@ async def read_body(
 ) -> bytes:
     """The complete body, decoded. TooLargeError as soon as it is over the limit, by its content-length or by the bytes
     so far. RequestTimeoutError when the request was stopped because the client sent nothing more, or too slowly, and
-    NotReadyError when Berth shuts down.
-    InvalidRequestError when its chunks are invalid or it ends too early; the client may be gone by then, which the
-    server does not report. OverloadedError when there is no memory for it. What was taken of `memory` is given back at
-    the end of the request.
+    NotReadyError when Berth shuts down. InvalidRequestError when its chunks are invalid or it ends too early; the
+    client may be gone by then, which the server does not report. OverloadedError when there is no memory for it. What
+    was taken of `memory` is given back at the end of the request.
     """
     limit, size = limits.max_body_bytes, 0
     announced = headers.get(b"content-length", b"0")
@@ -255,7 +241,9 @@ async def read_body(
     request.receiving = True
     try:
         while request.receiving:
-            message = await request.receive()
+            request.waiting_since = request.loop.time()
+            message = await request.receive()  # waits while the client sends nothing
+            request.waiting_since = 0.0
             if message["type"] == "http.disconnect":
                 received = request.received_bytes
                 raise InvalidRequestError(f"The body is incomplete after {received} bytes, or its chunks are invalid.")
@@ -271,9 +259,8 @@ async def read_body(
             parts.append(part)
             request.receiving = not last
     except asyncio.CancelledError as exc:
-        if request.stopped is None:
+        if not request.resume():
             raise
-        request.resume()
         raise _stop_error(request, limits.client_stall_timeout_s) from exc
     return parts[0] if len(parts) == 1 else b"".join(parts)
 

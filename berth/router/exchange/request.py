@@ -13,10 +13,9 @@ from berth.plan.keys import OPEN
 from berth.router.exchange.headers import Priority, request_id_headers
 from berth.router.exchange.inflight import InflightRequest
 from berth.router.exchange.mirrored import Mirrored
-from berth.router.exchange.off_loop import OffLoop
 from berth.router.exchange.outcomes import Attempt
 from berth.router.exchange.recording import Recording
-from berth.router.exchange.responses import JSON, Headers, Reply, error_reply
+from berth.router.exchange.responses import Headers, Reply, error_reply
 
 CLIENT_GONE = 499  # nginx's status for a client that disconnected before its response
 _STREAM_HEADERS: Headers = [
@@ -131,27 +130,23 @@ class RequestContext:
             self._encoder = self.api.stream(self.request)
         return self._encoder
 
-    async def reply(self, body: bytes, content_type: bytes = JSON, off_loop: OffLoop | None = None) -> None:
-        """The complete response, canonical. EncodingError if it has no form in the client's API: nothing was sent.
-        `off_loop` for a large one.
-        """
+    def encoded(self, body: bytes) -> bytes:
+        """The complete response, canonical, in the client's API. EncodingError if it has no form there."""
         try:
-            if off_loop is None:
-                encoded = self.api.response(self.request, body)
-            else:
-                encoded = await off_loop.run(self.api.response, self.request, body)
+            return self.api.response(self.request, body)
         except Exception as exc:
             raise EncodingError(str(exc) or repr(exc)) from exc
-        await self.send(Reply(body=encoded, content_type=content_type))
 
     async def send(self, reply: Reply) -> None:
         """The complete response, in the client's API."""
         self.status, body = reply.status, reply.body
         headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(body)), *self._headers()]
         headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
-        await self.inflight.send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await self.inflight.send({"type": "http.response.body", "body": body})
-        self.inflight.complete = True
+        inflight, start = self.inflight, {"type": "http.response.start", "status": reply.status, "headers": headers}
+        for message in (start, {"type": "http.response.body", "body": body}):
+            if (wait := inflight.push(message)) is not None:  # as `send`, without a coroutine
+                await inflight.drained(wait)
+        inflight.complete = True
 
     async def start(self) -> None:
         """The head of a stream."""

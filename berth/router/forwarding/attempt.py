@@ -11,7 +11,16 @@ from msgspec.structs import replace
 
 from berth import json_text
 from berth.apis.base import EncodingError
-from berth.canonical import EngineResponse, Failure, FailureKind, InferenceRequest, Operation, Transcript
+from berth.canonical import (
+    EngineResponse,
+    Failure,
+    FailureKind,
+    InferenceRequest,
+    Json,
+    Operation,
+    Transcript,
+    UpstreamRequest,
+)
 from berth.dialects.base import StreamDecoder, UnsupportedError
 from berth.dialects.choices import expected_choices
 from berth.dialects.failures import engine_failure, unfit_failure, unsupported_failure
@@ -27,7 +36,7 @@ from berth.router.exchange.heartbeats import Heartbeats
 from berth.router.exchange.off_loop import LARGE_BYTES, OffLoop
 from berth.router.exchange.outcomes import Attempt, ContinuationBlocker, Outcome
 from berth.router.exchange.request import RequestContext
-from berth.router.exchange.responses import JSON
+from berth.router.exchange.responses import JSON, Reply
 from berth.router.forwarding import continuation, embedding_batches, response_limits
 from berth.router.forwarding.output_schema import OutputSchema, ValidatingDecoder, expectation
 from berth.router.forwarding.recording_decoder import MirroredDecoder, RecordingDecoder
@@ -48,6 +57,7 @@ _END_S = 0.05  # from an engine's [DONE] to the end of its response; usually the
 _SLOWEST_TOKENS_PER_S = 1.0  # a non-streaming response may take this long per token; slower ones have to be streamed
 _LARGEST_LIMIT = 1 << 31  # of tokens: clients may state any integer
 _MOST_TOKENS = 32_768  # of a response if neither the request nor the model limits it
+_STOPPED = Outcome.STOPPED  # see berth.canonical.CHAT
 _TEXT = frozenset({Operation.CHAT, Operation.COMPLETION})
 _NO_HEARTBEATS = nullcontext()  # there is no stream yet
 _UNFIT_CODE = unfit_failure("").code
@@ -113,12 +123,17 @@ class Attempts:
         """AttemptFailedError if nothing of the attempt has reached the client."""
         ctx.attempts += 1
         ctx.served_by, ctx.served_headers = upstream.replica, upstream.response_headers
-        outcome, retry_after_s, sent = Outcome.STOPPED, 0.0, True
-        ctx.began = time.monotonic()
+        outcome, retry_after_s, sent = _STOPPED, 0.0, True
+        ctx.began, limit_s = time.monotonic(), self._limits.first_token_timeout_s
+        if not request.stream and request.operation in _TEXT:
+            limit_s += (_most_tokens(ctx) or _MOST_TOKENS) / _SLOWEST_TOKENS_PER_S
         upstream.breaker.begin(ctx.began)
         self._admission.begin(upstream)
         try:
-            result = await (self._stream if request.stream else self._whole)(ctx, upstream, request)
+            try:
+                result = await (self._stream if request.stream else self._whole)(ctx, upstream, request, limit_s)
+            except UpstreamFailureError as exc:
+                raise _failed(exc, limit_s) from exc
             outcome = result.outcome
         except AttemptFailedError as exc:
             outcome, retry_after_s, sent = exc.outcome, exc.retry_after_s, exc.sent
@@ -130,7 +145,7 @@ class Attempts:
             self._meter.attempt(upstream.replica, outcome)
             if ctx.trace.sampled and sent:
                 self._journal.put_attempt(ctx, outcome, continues=request is not ctx.request)
-            self._upstreams.record(upstream, outcome if sent else Outcome.STOPPED, retry_after_s)
+            self._upstreams.record(upstream, outcome if sent else _STOPPED, retry_after_s)
             self._admission.end(upstream)
         if ctx.usage.implausible:
             log.warning("implausible token counts ignored", request=ctx.request_id, replica=upstream.replica.name)
@@ -154,26 +169,25 @@ class Attempts:
             return so_far
         return replace(so_far, tokens=max(so_far.tokens, count))
 
-    async def _send(
-        self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest, timeout_s: float
-    ) -> Connection:
-        """The connection with the head of the engine's response. Hand it to `pool.release`."""
-        replica, ids = upstream.replica, self._request_ids
+    def _spelled(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> UpstreamRequest:
+        """In the words of its engine."""
         if upstream.fragile and request.body.get("continue_final_message") and self._upstreams.begins_again(upstream):
             message = "the server would begin a new answer instead of continuing the last message"
             raise AttemptFailedError(Outcome.UNSUPPORTED, unsupported_failure(message, "messages"), sent=False)
+        replica, spell = upstream.replica, upstream.dialect.request
         try:
-            name, task, vocab_size = replica.served_name, ctx.route.task, replica.vocab_size
-            spell = upstream.dialect.request
-            if ctx.large:
-                sent = await self._off_loop.run(spell, request, name, task=task, vocab_size=vocab_size)
-            else:
-                sent = spell(request, name, task=task, vocab_size=vocab_size)
+            return spell(request, replica.served_name, task=ctx.route.task, vocab_size=replica.vocab_size)
         except UnsupportedError as exc:
             failure = unsupported_failure(exc.message, exc.param)
             raise AttemptFailedError(Outcome.UNSUPPORTED, failure, sent=False) from exc
         except InvalidRequestError as exc:
             raise AttemptFailedError(Outcome.CLIENT, outcomes.client_failure(exc), sent=False) from exc
+
+    def _send(
+        self, ctx: RequestContext, upstream: Upstream, sent: UpstreamRequest, limit_s: float
+    ) -> Coroutine[Any, Any, Connection]:
+        """The connection with the head of the engine's response. Hand it to `pool.release`."""
+        replica, ids = upstream.replica, self._request_ids
         ctx.ignored = sent.ignored
         # a new id for each attempt: an engine mistakes a second request of the same id for the first one
         headers = {"x-request-id": ids.new_uuid() if upstream.needs_uuid else f"{ctx.request_id}-{ids.new()}"}
@@ -183,11 +197,8 @@ class Attempts:
             headers["x-berth-hops"] = str(ctx.hops + 1)
         if ctx.recording is not None:
             ctx.recording.sent(replica.name, sent, headers)
-        try:
-            head = upstream.pool.request(sent.path, sent.body, headers, timeout_s, sent.content_type)
-            return await self._watched(ctx, upstream, head)
-        except UpstreamFailureError as exc:
-            raise _failed(exc, timeout_s) from exc
+        head = upstream.pool.request(sent.path, sent.body, headers, limit_s, sent.content_type)
+        return self._watched(ctx, upstream, head)
 
     def _watched(
         self, ctx: RequestContext, upstream: Upstream, response: Coroutine[Any, Any, T]
@@ -199,17 +210,18 @@ class Attempts:
 
     # responses that are not streamed
 
-    async def _whole(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
+    async def _whole(
+        self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest, limit_s: float
+    ) -> Result:
         batch = upstream.replica.batch
         parts = (request,) if batch is None else embedding_batches.parts(request, batch)
-        timeout_s = self._limits.first_token_timeout_s
-        if request.operation in _TEXT:
-            timeout_s += (_most_tokens(ctx) or _MOST_TOKENS) / _SLOWEST_TOKENS_PER_S
         responses, content_type = [], JSON
         for part in parts:  # in turn: together they are as much work as the client's request
-            connection = await self._send(ctx, upstream, part, timeout_s)
+            spell = self._spelled
+            sent = await self._off_loop.run(spell, ctx, upstream, part) if ctx.large else spell(ctx, upstream, part)
+            connection = await self._send(ctx, upstream, sent, limit_s)
             try:
-                responses.append(await self._read(ctx, upstream, part, connection, timeout_s))
+                responses.append(await self._read(ctx, upstream, part, connection, limit_s))
                 if request.media:
                     content_type = connection.headers.get(b"content-type", JSON)
             finally:
@@ -224,11 +236,12 @@ class Attempts:
         ctx.usage = response.usage
         if ctx.mirrored is not None:
             ctx.mirrored.begin().add(response.body)
-        off_loop = self._off_loop if len(response.body) > LARGE_BYTES else None
         try:
-            await ctx.reply(response.body, content_type, off_loop)
+            is_large = len(response.body) > LARGE_BYTES
+            encoded = await self._off_loop.run(ctx.encoded, response.body) if is_large else ctx.encoded(response.body)
         except EncodingError as exc:  # another engine may say it in another way
             raise AttemptFailedError(Outcome.UNFIT, _untranslatable(ctx, exc)) from exc
+        await ctx.send(Reply(body=encoded, content_type=content_type))
         return Result()
 
     async def _read(
@@ -237,7 +250,7 @@ class Attempts:
         upstream: Upstream,
         request: InferenceRequest,
         connection: Connection,
-        timeout_s: float,
+        limit_s: float,
     ) -> EngineResponse:
         """A complete response, of an engine that was to stream too. AttemptFailedError for an error response, and for
         one that does not match the requested format.
@@ -245,11 +258,8 @@ class Attempts:
         if connection.complete:  # it came with its head, as short ones do
             body = connection.take()
         else:
-            reading = connection.read_all(timeout_s, _most_bytes(ctx, request, connection, streamed=False))
-            try:
-                body = await self._watched(ctx, upstream, reading)
-            except UpstreamFailureError as exc:
-                raise _failed(exc, timeout_s) from exc
+            reading = connection.read_all(limit_s, _most_bytes(ctx, request, connection, streamed=False))
+            body = await self._watched(ctx, upstream, reading)
         if ctx.recording is not None:
             ctx.recording.answered(connection.status, connection.headers, body)
         name, status, read = ctx.route.name, connection.status, upstream.dialect.answer
@@ -270,12 +280,16 @@ class Attempts:
 
     # streams
 
-    async def _stream(self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest) -> Result:
-        limit_s = self._limits.first_token_timeout_s
+    async def _stream(
+        self, ctx: RequestContext, upstream: Upstream, request: InferenceRequest, limit_s: float
+    ) -> Result:
         ends = time.monotonic() + limit_s
         waiting = Heartbeats(ctx) if ctx.inflight.started else _NO_HEARTBEATS
+        spell = self._spelled
         async with waiting:
-            connection = await self._send(ctx, upstream, request, limit_s)
+            large = ctx.large
+            sent = await self._off_loop.run(spell, ctx, upstream, request) if large else spell(ctx, upstream, request)
+            connection = await self._send(ctx, upstream, sent, limit_s)
         try:
             content_type = connection.headers.get(b"content-type", b"")
             if connection.status != 200 or not content_type.startswith(upstream.dialect.stream_type):
@@ -320,10 +334,7 @@ class Attempts:
         frames, rest = bytearray(), b""
         opened = False
         while not opened or rest:
-            try:
-                chunk = rest or await connection.read(ends - time.monotonic())
-            except UpstreamFailureError as exc:
-                raise _failed(exc, self._limits.first_token_timeout_s) from exc
+            chunk = rest or await connection.read(ends - time.monotonic())
             if len(chunk) > PIECE_BYTES:
                 await asyncio.sleep(0)  # other requests have a turn
             chunk, rest = chunk[:PIECE_BYTES], chunk[PIECE_BYTES:]
@@ -383,7 +394,7 @@ class Attempts:
 
 def _most_tokens(ctx: RequestContext) -> int | None:
     """Of a choice; None if neither the request nor the model limits it."""
-    body = ctx.request.body
+    body: Json = ctx.request.body
     most = body.get("max_completion_tokens") or body.get("max_tokens") or ctx.route.context
     return most and min(most, _LARGEST_LIMIT)
 

@@ -34,7 +34,8 @@ class Proxy:
         """Responds to the request. ApiError if all candidates failed before they began to respond."""
         self._budget.deposit()
         tried: list[Upstream] = []
-        while (upstream := await self._admission.next(ctx, tried)) is not None:
+        admission = self._admission
+        while (upstream := admission.at_once(ctx, tried) or await admission.next(ctx, tried)) is not None:
             if tried and not self._may_fall_back(ctx, tried[-1], upstream):
                 break
             tried.append(upstream)

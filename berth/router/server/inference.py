@@ -1,5 +1,6 @@
 """POST of the client APIs, as plain ASGI applications: nothing of a framework is on the path of a token."""
 
+import asyncio
 import re
 import time
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from berth.errors import ApiError, NotReadyError, UnsupportedTypeError
 from berth.ipc.journal import APIS
 from berth.log import log
 from berth.router.balancing import affinity, prefixes
-from berth.router.exchange.headers import HEADER, HOPS, Priority, hops, priority
+from berth.router.exchange.headers import HEADER, HOPS, hops, priority
 from berth.router.exchange.inflight import DRAINED, StopReason, drain_error, read_body
 from berth.router.exchange.off_loop import LARGE_BYTES
 from berth.router.exchange.request import CLIENT_GONE, RequestContext
@@ -59,23 +60,32 @@ class Inference:
         if worker.traces is not None:
             ctx.trace = worker.traces.begin(headers)
         try:
-            if not await ctx.inflight.guard(self._respond(ctx, headers)):
+            try:
+                await self._respond(ctx, headers)
+            except asyncio.CancelledError:
+                if not inflight.resume():
+                    raise
                 await _end_stopped(ctx)
         except Exception:
-            if not ctx.inflight.started:
+            if not inflight.started:
                 raise
             log.exception("response aborted", request=ctx.request_id, model=ctx.model)
         finally:
-            worker.inflight.end(ctx.inflight)
-            ctx.ended = time.monotonic()
-            duration_s = worker.meter.observe(ctx)
-            worker.journal.put(ctx, self._api_index)
-            if worker.access_log.enabled and ctx.accepted:
-                worker.access_log.add(ctx, duration_s)
-            if recording is not None:
-                worker.captures.end(recording, ctx)
-            if ctx.mirrored is not None:
-                worker.shadows.end(ctx.mirrored, ctx)
+            self._end(ctx)
+
+    def _end(self, ctx: RequestContext) -> None:
+        """Whatever became of the request, it is counted and recorded."""
+        worker = self._worker
+        worker.inflight.end(ctx.inflight)
+        ctx.ended = time.monotonic()
+        duration_s = worker.meter.observe(ctx)
+        worker.journal.put(ctx, self._api_index)
+        if worker.access_log.enabled and ctx.accepted:
+            worker.access_log.add(ctx, duration_s)
+        if ctx.recording is not None:
+            worker.captures.end(ctx.recording, ctx)
+        if ctx.mirrored is not None:
+            worker.shadows.end(ctx.mirrored, ctx)
 
     async def _respond(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> None:
         try:
@@ -109,42 +119,46 @@ class Inference:
             log.exception("internal error", request=ctx.request_id, model=ctx.model)
             await ctx.fail(ApiError(f"Internal error of Berth on request {ctx.request_id!r}. See Berth's log."))
 
-    async def _prepare(self, ctx: RequestContext, request: Immediate) -> None:
-        """What has to be done before the response to a request that needs no engine. ApiError if it fails."""
+    async def _answer(self, ctx: RequestContext, request: Immediate) -> None:
+        """The response to a request that needs no engine."""
+        await ctx.send(Reply(body=request.body, content_type=request.content_type))
 
-    async def _read(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bytes:
-        """The body of a request that may be served. ApiError by what its headers or its size say. A request that is
-        large, or that may refer to much, is marked.
-        """
-        worker = self._worker
+    def _check_head(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> None:
+        """Finds out whose request it is. ApiError for one whose body need not be read."""
+        ctx.key = self._worker.auth.check(headers, ctx.inflight.client)
+        ctx.inflight.key = ctx.key.slot
         if (given := headers.get(HOPS)) is not None:
             ctx.hops = hops(given)
-        if worker.connections.full:
+        if self._worker.connections.full:
             raise NotReadyError(
                 "Too many clients are connected.", code="too_many_connections", retry_after_s=1, should_retry=True
             )
         if headers.get(b"content-type", JSON) != JSON and not self._takes_form:
             check_json_type(headers[b"content-type"])
-        inflight = worker.inflight
-        body = await read_body(headers, ctx.inflight, worker.plan.limits, inflight.memory)
-        inflight.body_read(ctx.inflight)
-        if len(body) > json_weight.UNWEIGHED_BYTES:
-            weigh = json_weight.weight
-            weight = weigh(body) if len(body) <= LARGE_BYTES else await worker.off_loop.run(weigh, body)
-            inflight.hold(ctx.inflight, json_weight.memory_bytes(len(body), weight))
-            ctx.large = weight > _HEAVY or len(body) > LARGE_BYTES
+
+    async def _weigh(self, ctx: RequestContext, body: bytes) -> None:
+        """Counts the memory that its JSON takes, and marks a request that is large, or may refer to much. ApiError for
+        one that there is no memory for.
+        """
+        worker, weigh, size = self._worker, json_weight.weight, len(body)
+        if size > json_weight.UNWEIGHED_BYTES:
+            weight = weigh(body) if size <= LARGE_BYTES else await worker.off_loop.run(weigh, body)
+            worker.inflight.hold(ctx.inflight, json_weight.memory_bytes(size, weight))
+            ctx.large = weight > _HEAVY or size > LARGE_BYTES
         if self._reads_stored and _REFERS.search(body):
             ctx.large = True
         if ctx.recording is not None:
             ctx.recording.body.add(body)
-        return body
 
     async def _accept(self, ctx: RequestContext, headers: Mapping[bytes, bytes]) -> bool:
         """False: the response is out already. ApiError for a request that no engine gets."""
         worker = self._worker
-        key = worker.auth.check(headers, ctx.inflight.client)
-        ctx.key, ctx.inflight.key = key, key.slot
-        body = await self._read(ctx, headers)
+        self._check_head(ctx, headers)
+        key = ctx.key
+        body = await read_body(headers, ctx.inflight, worker.plan.limits, worker.inflight.memory)
+        worker.inflight.body_read(ctx.inflight)
+        if len(body) > json_weight.UNWEIGHED_BYTES or self._reads_stored or ctx.recording is not None:
+            await self._weigh(ctx, body)
         run = worker.off_loop.run if ctx.large else None
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
         route = (
@@ -154,8 +168,7 @@ class Inference:
         )
         if isinstance(request, Immediate):
             ctx.model, ctx.route, ctx.priority = route.name, route, priority(headers)
-            await self._prepare(ctx, request)
-            await ctx.send(Reply(body=request.body, content_type=request.content_type))
+            await self._answer(ctx, request)
             return False
         if names := await run(hosts_named, request, worker.fetching) if run else hosts_named(request, worker.fetching):
             await worker.addresses.require_public(names)
@@ -168,9 +181,7 @@ class Inference:
         if request.at_most and route.context is not None and request.body.get("max_tokens", 0) >= route.context:
             # engines reject a max_tokens that fills the context; without one the response may use all of it
             request = replace(request, body={k: value for k, value in request.body.items() if k != "max_tokens"})
-        asked = priority(headers, "" if ctx.rule is None else ctx.rule.priority)
-        if key.priority != "high":
-            asked = max(asked, Priority[key.priority.upper()])
+        asked = priority(headers, "" if ctx.rule is None else ctx.rule.priority, key.priority)
         if HEADER in headers and asked.name.encode() != headers[HEADER].strip().upper():
             request = replace(request, ignored=(*request.ignored, HEADER.decode()))
         session = affinity.session(headers, request) if route.name in worker.with_affinity else b""

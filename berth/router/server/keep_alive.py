@@ -45,6 +45,10 @@ class OllamaInference(Inference):
             ctx.request = replace(ctx.request, ignored=ignored)
         return is_accepted
 
+    async def _answer(self, ctx: RequestContext, request: Immediate) -> None:
+        await self._prepare(ctx, request)
+        await super()._answer(ctx, request)
+
     async def _prepare(self, ctx: RequestContext, request: Immediate) -> None:
         """A load waits like any request for the model, whatever is done to it meanwhile."""
         route, upstreams = ctx.route, self._worker.upstreams

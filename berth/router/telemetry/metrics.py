@@ -160,22 +160,22 @@ class Meter:
         row[self._requests[ctx.model, operation, ctx.status if ctx.status in STATUSES else 500]] += 1
         if not ctx.accepted:
             return 0.0
-        usage, use, status = ctx.usage, self.keys.row, ctx.status
+        usage, use, status, first_s = ctx.usage, self.keys.row, ctx.status, ctx.first_token_s
         uses, prompt, completion, cached, in_progress, continued, first_token, duration = self._of_model[ctx.model]
         row[in_progress] -= ctx.live_tokens  # from now on the exact number counts
-        at = uses + ctx.key.slot * self._use_step
+        at, duration_s = uses + ctx.key.slot * self._use_step, (ctx.ended or time.monotonic()) - ctx.since
         kind = SUCCEEDED if status < 400 else RATE_LIMITED if status == 429 else REJECTED if status < 500 else FAILED
         use[at + kind] += 1
         use[at + PROMPT] += usage.prompt_tokens
-        use[at + CACHED] += usage.cached_tokens
         use[at + COMPLETION] += usage.completion_tokens
         row[prompt] += usage.prompt_tokens
         row[completion] += usage.completion_tokens
-        row[cached] += usage.cached_tokens
+        if usage.cached_tokens:
+            use[at + CACHED] += usage.cached_tokens
+            row[cached] += usage.cached_tokens
         row[continued] += ctx.continued
         if ctx.rule is not None:
             row[self._rules[ctx.rule.name]] += 1
-        duration_s, first_s = (ctx.ended or time.monotonic()) - ctx.since, ctx.first_token_s
         if first_s is not None:
             self._add(first_token, first_s)
         self._add(duration, duration_s)

@@ -46,8 +46,9 @@ class ResponseTooLongError(UpstreamFailureError):
 class Connection:
     """A connection to an engine, and the response on it.
 
-    `request` starts an exchange and returns when the head of the response is there; `read` returns what has come of the
-    body. With `listen` the rest of the body is handed to a callback, without a task that is woken for each piece.
+    `send` begins an exchange, and `status` is set once the head of the response has come; `read` returns what has come
+    of the body. With `listen` the rest of the body is handed to a callback, without a task that is woken for each
+    piece.
     """
 
     __slots__ = (
@@ -120,8 +121,8 @@ class Connection:
         """The connection can carry another request."""
         return self._reusable and self.error is None and not self._chunks
 
-    async def request(self, head: bytes, body: bytes, timeout_s: float) -> None:
-        """Sends a request and waits for the head of its response."""
+    def send(self, head: bytes, body: bytes) -> None:
+        """Begins an exchange. BrokenResponseError if the connection has ended."""
         self._begin()
         self.asked_bytes = len(body)
         transport = self._transport
@@ -131,11 +132,15 @@ class Connection:
             transport.write(head + body)
         else:
             transport.writelines((head, body))
-        deadline = self.loop.time() + timeout_s
-        while not self.status:
-            if self.error is not None:
-                raise self.error
-            await self._wait(deadline)
+
+    def change(self, deadline: float) -> "asyncio.Future[None]":
+        """Done when something has come, or the connection has ended; ResponseTimeoutError when neither has. One at a
+        time.
+        """
+        self._deadline = deadline
+        self._arm(deadline)
+        self._waiter = self.loop.create_future()
+        return self._waiter
 
     def allow(self, most_bytes: int) -> None:
         """How long the body may get, more or less. What comes or is announced beyond that is a ResponseTooLongError for
@@ -156,7 +161,7 @@ class Connection:
                     return b""
                 if self.error is not None:
                     raise self.error
-                await self._wait(deadline)
+                await self.change(deadline)
         return self.take()
 
     async def read_all(self, timeout_s: float, most_bytes: int) -> bytes:
@@ -209,7 +214,7 @@ class Connection:
 
     def close(self) -> None:
         """Gives the connection up at once: an engine takes that as the order to stop."""
-        self._listener = None
+        self._listener = self._waiter = None
         self.error = None  # one that was raised knows the frames that it came through, and they know the connection
         self._give_up(BrokenResponseError("the connection was given up"))
 
@@ -229,19 +234,10 @@ class Connection:
 
     def rest(self) -> None:
         """The exchange is over and the connection waits for the next one. Its timer may expire: no one listens."""
-        self._listener = None
+        self._listener = self._waiter = None
         self.idle_since = self.loop.time()
 
     # waiting: at most one reader, and one timer that is moved on, because most waits end long before it
-
-    async def _wait(self, deadline: float) -> None:
-        self._deadline = deadline
-        self._arm(deadline)
-        self._waiter = self.loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def _arm(self, deadline: float) -> None:
         if self._timer is None or self._timer.when() > deadline:
@@ -365,8 +361,8 @@ class Connection:
         if len(self.headers) > _MOST_HEADERS:
             self.error = ResponseTooLongError(f"the response has more than {_MOST_HEADERS} headers")
             return
-        chunked = b"chunked" in self.headers.get(b"transfer-encoding", b"").lower()
-        self._length_known = chunked or b"content-length" in self.headers or status in {204, 304}
+        known = b"content-length" in self.headers or status in {204, 304}
+        self._length_known = known or b"chunked" in self.headers.get(b"transfer-encoding", b"").lower()
         self.status = status
 
     def on_body(self, data: bytes) -> None:

@@ -62,14 +62,17 @@ class Pool:
         content = f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
         head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{lines}{content}\r\n".encode()
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        connection = self._take_idle(loop)
+        deadline, connection = loop.time() + timeout_s, self._take_idle(loop)
         while True:
             reused = connection is not None
             connection = connection or await self._connect(loop, timeout_s)
             self._busy[connection] = None
             try:
-                await connection.request(head, body, deadline - loop.time())
+                connection.send(head, body)
+                while not connection.status:
+                    if connection.error is not None:
+                        raise connection.error  # noqa: TRY301 - as below
+                    await connection.change(deadline)
             except BaseException as exc:
                 del self._busy[connection]
                 connection.close()

@@ -18,6 +18,7 @@ from berth.router.exchange.inflight import InflightRequests, StopReason
 from berth.router.exchange.request import RequestContext
 from berth.router.telemetry.metrics import Meter, layout
 from berth.router.telemetry.shared_counters import Scoreboard
+from tests.fakes.guarded import guarded
 from tests.fakes.key_board import key_board
 from tests.fakes.ports import free_port
 from tests.fakes.router import LIMITS, make_plan, replica
@@ -270,7 +271,7 @@ async def test_disconnect_during_give_up_stops_the_request(ward: Ward, *, given_
 
     async def flies() -> None:
         calls.append(ward.call("one"))
-        await calls[0].inflight.guard(both())
+        await guarded(calls[0].inflight, both())
 
     await asyncio.create_task(flies())
 

@@ -4,7 +4,11 @@ from collections.abc import Awaitable, Callable, Generator
 import pytest
 from starlette.types import Message
 
-from berth.router.exchange.inflight import InflightRequest, InflightRequests, StopReason
+from berth.errors import RequestTimeoutError
+from berth.router.exchange.inflight import InflightRequest, InflightRequests, StopReason, read_body
+from berth.router.exchange.memory_budget import MemoryBudget
+from tests.fakes.guarded import guarded
+from tests.fakes.router import LIMITS
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +43,7 @@ async def fly(
     flight = flights.begin(client.receive, client.send, address)
     try:
         flights.body_read(flight)
-        await flight.guard(wait_for(work(flight)))
+        await guarded(flight, wait_for(work(flight)))
     finally:
         flights.end(flight)
     return flight
@@ -230,15 +234,15 @@ async def test_stops_request_of_client_that_sends_nothing() -> None:
 
 
 async def receives(flight: InflightRequest) -> None:
-    await flight.receive()
+    with pytest.raises(RequestTimeoutError, match="no data for 1 s after 0 bytes"):
+        await read_body({}, flight, LIMITS, MemoryBudget(1 << 20))
 
 
 async def test_received_body_ends_the_wait_for_the_client() -> None:
-    client, flights = Client(), InflightRequests()
-    client.leaves.set()
+    client, flights = Client({"type": "http.request", "body": b"xyz"}), InflightRequests()
     flight = flights.begin(client.receive, client.send)
 
-    assert (await flight.receive())["type"] == "http.disconnect"
+    assert await read_body({}, flight, LIMITS, MemoryBudget(1 << 20)) == b"xyz"
 
     assert not flight.stalled(asyncio.get_running_loop().time() + 61, 60)
 

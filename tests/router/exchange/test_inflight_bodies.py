@@ -16,6 +16,7 @@ from berth.errors import (
 )
 from berth.router.exchange.inflight import LEAST_BYTES_PER_S, InflightRequest, InflightRequests, StopReason, read_body
 from berth.router.exchange.memory_budget import UNCOUNTED_BYTES, MemoryBudget
+from tests.fakes.guarded import guarded
 from tests.fakes.router import LIMITS
 
 pytestmark = pytest.mark.anyio
@@ -179,7 +180,7 @@ async def test_the_client_is_told_why_its_body_was_given_up(age_s: float, reason
     async def serve() -> None:
         flight = flights.begin(Client(part(b"xyz")).receive, never_sends)
         flight.since -= age_s
-        await flight.guard(read(flight))
+        await guarded(flight, read(flight))
 
     async def read(flight: object) -> None:
         with pytest.raises(RequestTimeoutError, match=reason):
@@ -210,7 +211,7 @@ async def test_a_body_can_be_stopped_while_it_comes_and_while_it_is_decoded(
 
     async def serve() -> None:
         flight = flights.begin(Client(message).receive, never_sends)
-        assert await flight.guard(read(flight))
+        assert await guarded(flight, read(flight))
 
     async def read(flight: InflightRequest) -> None:
         with pytest.raises(error):

@@ -316,7 +316,7 @@ async def test_closed_connection_rejects_requests(pool: Pool) -> None:
     connection.close()
 
     with pytest.raises(UpstreamFailureError, match="is closed"):
-        await connection.request(b"", b"", 1)
+        connection.send(b"", b"")
     assert not connection.usable
 
 
