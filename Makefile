@@ -140,8 +140,8 @@ e2e-forks: setup engine-vllm tiny-model ## the real vLLM, forked from a process 
 
 EVENTS ?= 1000000
 .PHONY: residency
-residency: setup ## the decision which models are loaded, in a million random events: an hour; make residency EVENTS=20000
-	RESIDENCY_EVENTS=$(EVENTS) $(PYTEST) -n 0 --durations 5 tests/control/decisions/test_preemption.py tests/control/decisions/test_claims.py
+residency: setup ## the decision which models are loaded, in a million random events: an hour on two CPUs; make residency EVENTS=20000
+	RESIDENCY_EVENTS=$(EVENTS) $(PYTEST) -n auto --dist load --durations 5 tests/control/decisions/test_preemption.py tests/control/decisions/test_claims.py
 
 .PHONY: e2e-sglang
 e2e-sglang: setup engine-vllm tiny-model ## the real vLLM and the real SGLang continue each other's streams, and migrate (3.2 GB)

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.unmeasured  # coverage makes thousands of turns take mi
 S = ReplicaStatus
 EVENTS = int(os.environ.get("RESIDENCY_EVENTS", "150"))  # `make residency`: a million
 LONG = EVENTS > 1000
+PARTS = 20 if LONG else 1  # that run side by side
 DRAIN_S = 15.0
 STAYS_S = max(30.0, 3 * LOAD_S)
 
@@ -190,9 +191,10 @@ def test_every_request_ends_whatever_happens(sizes: dict[str, int], seed: int) -
 
 
 @pytest.mark.timeout(0 if LONG else 120)
-def test_no_pinned_model_and_none_in_use_leaves_unforced_in_many_events() -> None:
-    dice = random.Random(EVENTS)
-    left = EVENTS
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_pinned_model_and_none_in_use_leaves_unforced_in_many_events(part: int) -> None:
+    dice = random.Random(EVENTS + part)
+    left = EVENTS // PARTS
     while left > 0:
         sizes = {name: dice.randint(2, 10) for name in "abcde"[: dice.randint(2, 5)]}
         box = endure(sizes, dice.randrange(2**32), min(left, 300))
