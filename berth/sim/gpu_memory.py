@@ -1,5 +1,6 @@
 """The GPU memory that a simulated engine holds, written down for a simulated NVIDIA driver: one file per process in a
-folder, with a line "GPU PID MIB RELEASE_MS KEPT_MIB" per GPU. When the process is gone, however that came, the driver
+folder, "PID-TICKS" for one that began TICKS after the boot, since others get its number later. It has a line
+"GPU PID MIB RELEASE_MS KEPT_MIB" per GPU. When the process is gone, however that came, the driver
 gives the memory back over RELEASE_MS, except for KEPT_MIB.
 """
 
@@ -21,8 +22,11 @@ class GpuMemory:
         """All, or asleep only so much of each GPU. OSError if it cannot be written."""
         if not self.folder:
             return
-        pid, half = os.getpid(), Path(self.folder, f"{os.getpid()}.half")
+        pid = os.getpid()
+        stat = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
+        path = Path(self.folder, f"{pid}-{stat.rpartition(')')[2].split()[19]}")
+        half = path.with_suffix(".half")
         held = {gpu: mib if at_most_mib is None else min(mib, at_most_mib) for gpu, mib in self.taken_mib.items()}
         lines = [f"{gpu} {pid} {mib} {int(self.release_s * 1000)} {self.kept_mib}\n" for gpu, mib in held.items()]
         half.write_text("".join(lines), encoding="ascii")
-        half.replace(Path(self.folder, str(pid)))
+        half.replace(path)

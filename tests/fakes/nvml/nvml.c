@@ -16,7 +16,8 @@
  *   FAKE_NVML_DRIVER        version of the driver: "580.65.06"
  *   FAKE_NVML_CUDA          newest CUDA that it runs: 13000
  *   FAKE_NVML_FOLDER        what processes hold besides FAKE_NVML_USED_MIB: files with lines "GPU PID MIB RELEASE_MS KEPT_MIB".
- *                           When the process has ended, all but KEPT_MIB is given back over RELEASE_MS. PID 0 never ends
+ *                           When the process has ended, all but KEPT_MIB is given back over RELEASE_MS. PID 0 never ends.
+ *                           A file "PID-TICKS" is of the process that began TICKS after the boot, and of no later one
  *   FAKE_NVML_BROKEN        index of a GPU that answers with FAKE_NVML_BROKEN_ERROR
  */
 #include <dirent.h>
@@ -64,15 +65,17 @@ static unsigned long long total_of(Device *device) {
     return (unsigned long long)listed("FAKE_NVML_TOTAL_MIB", device->index, 81920) << 20;
 }
 
-/* A zombie has given its memory back, as under the real driver. */
-static int is_alive(int pid) {
+/* A zombie has given its memory back, as under the real driver. `began`: clock ticks; 0: of any process of that id. */
+static int is_alive(int pid, unsigned long long began) {
     char path[64], state = 'Z';
+    unsigned long long found = 0;
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
     FILE *file = fopen(path, "r");
     if (!file) return 0;
-    if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1) state = 'Z';
+    const char *fields = "%*d (%*[^)]) %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu";
+    if (fscanf(file, fields, &state, &found) != 2) state = 'Z';
     fclose(file);
-    return state != 'Z' && state != 'X';
+    return state != 'Z' && state != 'X' && (!began || found == began);
 }
 
 /* Milliseconds since a process was first found to have ended: a file remembers that, for all who ask. */
@@ -98,12 +101,14 @@ static long long held_mib(unsigned gpu) {
         unsigned on;
         int pid, release_ms;
         long long mib, kept;
+        unsigned long long began = 0;
         if (strchr(entry->d_name, '.')) continue;
         snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        sscanf(entry->d_name, "%*d-%llu", &began);
         FILE *file = fopen(path, "r");
         while (file && fscanf(file, "%u %d %lld %d %lld", &on, &pid, &mib, &release_ms, &kept) == 5) {
             if (on != gpu) continue;
-            if (pid && !is_alive(pid)) {
+            if (pid && !is_alive(pid, began)) {
                 double left = release_ms ? 1 - ended_ms(path) / release_ms : 0;
                 mib = (kept < mib ? kept : mib) + (left > 0 && mib > kept ? (long long)((mib - kept) * left) : 0);
             }
