@@ -136,9 +136,9 @@ class Inference:
         if headers.get(b"content-type", JSON) != JSON and not self._takes_form:
             check_json_type(headers[b"content-type"])
 
-    async def _weigh(self, ctx: RequestContext, body: bytes) -> None:
-        """Counts the memory that its JSON takes, and marks a request that is large, or may refer to much. ApiError for
-        one that there is no memory for.
+    async def _examine(self, ctx: RequestContext, body: bytes) -> None:
+        """What few bodies need: the memory that the JSON takes is counted, a request that is large, or may refer to
+        much, is marked, and one that is captured is kept. ApiError where there is no memory for it.
         """
         worker, weigh, size = self._worker, json_weight.weight, len(body)
         if size > json_weight.UNWEIGHED_BYTES:
@@ -158,7 +158,7 @@ class Inference:
         body = await read_body(headers, ctx.inflight, worker.plan.limits, worker.inflight.memory)
         worker.inflight.body_read(ctx.inflight)
         if len(body) > json_weight.UNWEIGHED_BYTES or self._reads_stored or ctx.recording is not None:
-            await self._weigh(ctx, body)
+            await self._examine(ctx, body)
         run = worker.off_loop.run if ctx.large else None
         request = await run(self._api.parse, body, headers) if run else self._api.parse(body, headers)
         route = (
